@@ -1,0 +1,187 @@
+package inventory
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Fleet is the one writer of the inventory. Its methods may be called from any goroutine; readers take a Snapshot.
+type Fleet struct {
+	mu      sync.Mutex
+	current atomic.Pointer[Snapshot]
+	seen    map[string]map[ID]bool // per source, what a listing has named since its Begin
+}
+
+// NewFleet is a fleet of the given sources, none of which has answered yet.
+func NewFleet(sources ...Source) *Fleet {
+	f := &Fleet{seen: map[string]map[ID]bool{}}
+	snap := &Snapshot{views: map[string]*view{}}
+	for _, src := range sources {
+		snap.views[src.Name] = newView(src)
+	}
+	f.current.Store(snap)
+	return f
+}
+
+// Snapshot is the fleet as it is now.
+func (f *Fleet) Snapshot() *Snapshot { return f.current.Load() }
+
+// Apply publishes what a source saw at the time now and returns what that changed: additions and updates, then removals,
+// then Synced. A delta of an unknown source, or that holds another source's object, is refused whole.
+func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old, ok := f.current.Load().views[d.Source]
+	if !ok {
+		return nil, fmt.Errorf("delta of unknown source %q", d.Source)
+	}
+	if d.Begin {
+		f.seen[d.Source] = map[ID]bool{}
+	}
+	seen := f.seen[d.Source]
+	clusters, hosts, vms := edit(old.clusters), edit(old.hosts), edit(old.vms)
+	changes := d.store(clusters, hosts, vms, seen)
+
+	gone := d.Removed
+	synced := d.Synced && seen != nil
+	if synced {
+		gone = append(gone, clusters.unseen(d.Source, KindCluster, seen)...)
+		gone = append(gone, hosts.unseen(d.Source, KindHost, seen)...)
+		gone = append(gone, vms.unseen(d.Source, KindVM, seen)...)
+		delete(f.seen, d.Source)
+	}
+	for _, id := range gone {
+		delete(seen, id)
+		var c *Change
+		switch id.Kind {
+		case KindCluster:
+			c = clusters.drop(id)
+		case KindHost:
+			c = hosts.drop(id)
+		case KindVM:
+			c = vms.drop(id)
+		}
+		if c != nil {
+			changes = append(changes, *c)
+		}
+	}
+	for i := range d.Samples {
+		switch set := &d.Samples[i]; set.ID.Kind {
+		case KindHost:
+			hosts.sample(set)
+		case KindVM:
+			vms.sample(set)
+		}
+	}
+
+	next := &view{source: old.source, clusters: clusters.done(), hosts: hosts.done(), vms: vms.done()}
+	if synced {
+		next.source.Synced, next.source.Up, next.source.Error = true, true, ""
+		changes = append(changes, Change{Kind: Synced, Source: d.Source})
+	}
+	if next.source.Up {
+		next.source.LastSuccess = now
+	}
+	f.publish(next)
+	return changes, nil
+}
+
+// Down marks a source as not answering. Its objects stay, its samples grow old, and a listing it had begun is void.
+func (f *Fleet) Down(source string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old, ok := f.current.Load().views[source]
+	if !ok {
+		return
+	}
+	next := *old
+	next.source.Up, next.source.Error = false, err.Error()
+	delete(f.seen, source)
+	f.publish(&next)
+}
+
+// Expire takes the value of every sample that at the time now is older than two intervals of its source, and keeps its time.
+// Who renders, judges or plans calls it first. It costs a pass over the samples and publishes only if something expired.
+func (f *Fleet) Expire(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, old := range f.current.Load().views {
+		oldest := now.Add(-2 * old.source.Interval).UnixMilli()
+		hosts, vms := edit(old.hosts), edit(old.vms)
+		hit := hosts.expire(oldest)
+		if vms.expire(oldest) || hit {
+			f.publish(&view{source: old.source, clusters: old.clusters, hosts: hosts.done(), vms: vms.done()})
+		}
+	}
+}
+
+func (f *Fleet) publish(v *view) {
+	next := &Snapshot{views: maps.Clone(f.current.Load().views)}
+	next.views[v.source.Name] = v
+	f.current.Store(next)
+}
+
+// store puts the delta's objects into the columns and marks them as seen.
+func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *editor[VM], seen map[ID]bool) []Change {
+	var changes []Change
+	note := func(id ID, c *Change) {
+		if seen != nil {
+			seen[id] = true
+		}
+		if c != nil {
+			changes = append(changes, *c)
+		}
+	}
+	for i := range d.Clusters {
+		note(d.Clusters[i].ID, clusters.put(d.Clusters[i].ID, &d.Clusters[i]))
+	}
+	for i := range d.Hosts {
+		note(d.Hosts[i].ID, hosts.put(d.Hosts[i].ID, &d.Hosts[i]))
+	}
+	for i := range d.VMs {
+		note(d.VMs[i].ID, vms.put(d.VMs[i].ID, &d.VMs[i]))
+	}
+	return changes
+}
+
+// check refuses what does not belong to the delta's source.
+func (d *Delta) check() error {
+	want := func(id ID, kind Kind) error {
+		if id.Source != d.Source || id.Kind != kind || id.Ref == "" {
+			return fmt.Errorf("delta of source %q holds %q as a %s", d.Source, id, kind)
+		}
+		return nil
+	}
+	for i := range d.Clusters {
+		if err := want(d.Clusters[i].ID, KindCluster); err != nil {
+			return err
+		}
+	}
+	for i := range d.Hosts {
+		if err := want(d.Hosts[i].ID, KindHost); err != nil {
+			return err
+		}
+	}
+	for i := range d.VMs {
+		if err := want(d.VMs[i].ID, KindVM); err != nil {
+			return err
+		}
+	}
+	for i := range d.Samples {
+		if err := want(d.Samples[i].ID, d.Samples[i].ID.Kind); err != nil {
+			return err
+		}
+	}
+	for _, id := range d.Removed {
+		if err := want(id, id.Kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+// Package placement decides which host suits a VM: ratings with reasons, and the moves that relieve a host.
+// It promises the same answer for the same values, explained in words a person believes.
+// It is pure: no I/O, no context, no clock, no log; it may import only internal/inventory and the standard library.
+package placement
+
+import "github.com/protip/protip/internal/inventory"
+
+// Use is what an object needs of a host.
+type Use struct {
+	CPUHertz    float64 `json:"cpu_hertz"`
+	MemoryBytes float64 `json:"memory_bytes"`
+}
+
+// Demand is what each VM is expected to need, made outside (from samples or from history). A VM that is missing has no known
+// demand and may not be moved, and a host with such a running VM may not be a target.
+type Demand struct {
+	VMs map[inventory.ID]Use
+}
+
+// VMSpec is the VM to be placed. ID is zero for one that does not exist yet.
+type VMSpec struct {
+	ID          inventory.ID
+	Name        string
+	VCPUs       int
+	MemoryBytes float64
+	Use         Use
+}
+
+// Policy is what the operator wants of a placement.
+type Policy struct {
+	// Ceiling is the utilisation of CPU and of memory, 0..1, that no host may pass by a move.
+	Ceiling float64
+	// Incoming are VMs on their way to a host: they count there as if they had arrived.
+	Incoming map[inventory.ID][]inventory.ID
+}
+
+// Reason is one thing that speaks for or against a host.
+type Reason struct {
+	Code string `json:"code"` // stable: cpu_room, memory_room, maintenance, stale, affinity, anti_affinity, same_host, ...
+	Text string `json:"text"`
+	Bars bool   `json:"bars"` // the host may not take the VM
+}
+
+// Rating is how well a host suits a VM.
+type Rating struct {
+	Host    inventory.ID `json:"host"`
+	Name    string       `json:"name"`
+	Stars   float64      `json:"stars"` // 0..5 in halves; 0 = may not, and a reason bars
+	Before  Load         `json:"before"`
+	After   Load         `json:"after"`
+	Reasons []Reason     `json:"reasons"`
+}
+
+// Load is a host's expected utilisation, 0..1 of its capacity; above 1 it is over-committed.
+type Load struct {
+	CPURatio    float64 `json:"cpu_ratio"`
+	MemoryRatio float64 `json:"memory_ratio"`
+}
+
+// Move takes a VM from one host to another.
+type Move struct {
+	VM     inventory.ID `json:"vm"`
+	Name   string       `json:"name"`
+	From   inventory.ID `json:"from"`
+	To     inventory.ID `json:"to"`
+	Rating Rating       `json:"rating"` // of the target, at the time of planning
+}

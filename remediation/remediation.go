@@ -1,0 +1,151 @@
+// Package remediation carries out what tips ask for: plan, policy, queue, journal, outcome.
+// It promises that nothing is sent to a platform twice, that every step is in the journal before it is taken, and that the
+// platform's word is never taken for success. It must not import rules: the app passes values.
+package remediation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// State is where an action stands.
+//
+//	planned -> approved -> claimed -> starting -> started -> verifying -> done
+//	   |          |           |          |           |           |
+//	   +----------+-----------+----------+-----------+-----------+-> failed | rolled_back | unknown
+type State string
+
+// The states of an action. Done, Failed, RolledBack and Unknown are final; Unknown waits for a person.
+const (
+	Planned    State = "planned"     // proposed, nobody agreed yet
+	Approved   State = "approved"    // a person or the policy agreed; waits for its turn
+	Claimed    State = "claimed"     // an agent holds the lease and the fencing token
+	Starting   State = "starting"    // intent is on disk; the call may or may not have reached the platform
+	Started    State = "started"     // the platform's own task is known
+	Verifying  State = "verifying"   // the platform says it is done; waiting to see the VM on its target
+	Done       State = "done"        // seen on its target
+	Failed     State = "failed"      // not carried out; the VM is where it was or where the error says
+	RolledBack State = "rolled_back" // the platform gave up and left the VM on its source
+	Unknown    State = "unknown"     // cannot be decided by reading the platform
+)
+
+// Final reports whether nothing will happen any more by itself.
+func (s State) Final() bool { return s == Done || s == Failed || s == RolledBack || s == Unknown }
+
+// Kind is what an action does.
+type Kind string
+
+// LiveMigration moves a running VM to another host without stopping it.
+const LiveMigration Kind = "live_migration"
+
+// Outcome says whether the tip's own condition was gone after the settle time.
+type Outcome string
+
+// Outcomes of an action that is done.
+const (
+	Recovered Outcome = "recovered" // the tip's clear condition holds again
+	NoEffect  Outcome = "no_effect" // the tip's condition still holds
+	Worse     Outcome = "worse"     // it still holds, and the same rule now holds on a target too
+)
+
+// Action is one move, from proposal to outcome. It is a value: the journal's copy is the truth.
+type Action struct {
+	ID       string       `json:"id"`
+	TipID    string       `json:"tip_id,omitempty"`
+	Cluster  inventory.ID `json:"cluster,omitzero"`
+	Kind     Kind         `json:"kind"`
+	VM       inventory.ID `json:"vm"`
+	VMName   string       `json:"vm_name"`
+	From     inventory.ID `json:"from"`
+	FromName string       `json:"from_name"`
+	To       inventory.ID `json:"to"`
+	ToName   string       `json:"to_name"`
+	Why      string       `json:"why"` // the reasons of the target's rating, in words
+	By       string       `json:"by"`  // who approved: a user's name, or "automatic"
+	DryRun   bool         `json:"dry_run,omitempty"`
+
+	State    State   `json:"state"`
+	Fence    int64   `json:"fence"`              // grows with every claim; a step with an older one is refused
+	TaskRef  string  `json:"task_ref,omitempty"` // the platform's own task
+	Progress float64 `json:"progress"`           // 0..1, as the platform tells
+	Error    string  `json:"error,omitempty"`
+	Verified bool    `json:"verified"` // the inventory showed the VM on its target
+	Outcome  Outcome `json:"outcome,omitempty"`
+
+	PlannedAt  time.Time `json:"planned_at"`
+	StartingAt time.Time `json:"starting_at,omitzero"`
+	EndedAt    time.Time `json:"ended_at,omitzero"` // when it reached a final state
+	MeasuredAt time.Time `json:"measured_at,omitzero"`
+}
+
+// Progress is what an executor tells while it works.
+type Progress struct {
+	TaskRef string  // the platform's task; set from the first report on
+	Ratio   float64 // 0..1
+}
+
+// Executor carries out actions on one source. Its credential may act; the collector's may not.
+type Executor interface {
+	// Check asks the platform whether the action could be done and changes nothing. ErrNoOp if the VM is there already.
+	Check(ctx context.Context, a Action) error
+	// Do carries the action out and returns when the platform says it is finished. It sends at most one migration call, and
+	// none if a.TaskRef is set: it then waits for that task. report is called with the TaskRef as soon as the platform gave
+	// it, before anything else is waited for; its error (the journal did not take it) ends the wait but not the task.
+	// A platform that refuses or fails returns an error; one whose answer was lost returns ErrUndecided.
+	Do(ctx context.Context, a Action, report func(Progress) error) error
+	// Find reads where the VM is and which migration tasks the platform has for it since a.StartingAt, and changes nothing.
+	Find(ctx context.Context, a Action) (Sighting, error)
+}
+
+// Sighting is what a platform knows of an action's VM.
+type Sighting struct {
+	Host  inventory.ID // where the VM is now
+	Tasks []Task       // migrations of the VM, newest first
+}
+
+// Task is a platform's own record of a migration.
+type Task struct {
+	Ref   string
+	State TaskState
+	To    inventory.ID // its target, zero if the platform does not tell
+	Error string
+}
+
+// TaskState is a platform task's state.
+type TaskState string
+
+// Task states.
+const (
+	TaskRunning   TaskState = "running" // or queued
+	TaskSucceeded TaskState = "succeeded"
+	TaskFailed    TaskState = "failed"
+)
+
+// Errors that decide what happens next.
+var (
+	ErrNoOp      = errors.New("already so")
+	ErrUndecided = errors.New("the platform's answer was lost")
+	ErrFenced    = errors.New("the journal holds a newer step of this action")
+)
+
+// Journal is the durable record of actions. Every method returns after its change is on disk (fsync).
+type Journal interface {
+	// Create stores a new action. A second one with the same ID is an error.
+	Create(ctx context.Context, a Action) error
+	// Step replaces the stored action by next if it still stands as prev does (state and fence), else ErrFenced.
+	// It appends the transition, with its time and note, to the action's history.
+	Step(ctx context.Context, prev, next Action, note string) error
+	// Actions are the stored ones that the filter takes, newest first.
+	Actions(ctx context.Context, f Filter) ([]Action, error)
+}
+
+// Filter picks actions; its zero value takes all.
+type Filter struct {
+	ID, TipID string
+	States    []State
+	Since     time.Time // planned at or after
+	Limit     int       // 0 = no limit
+}
