@@ -18,7 +18,7 @@ import (
 //	   +----------+-----------+----------+-----------+-----------+-> failed | rolled_back | unknown
 type State string
 
-// The states of an action. Done, Failed, RolledBack and Unknown are final; Unknown waits for a person.
+// The states of an action. Done, Failed, RolledBack and Unknown are final; Unknown freezes its VM until a person resolves it.
 const (
 	Planned    State = "planned"     // proposed, nobody agreed yet
 	Approved   State = "approved"    // a person or the policy agreed; waits for its turn
@@ -41,6 +41,9 @@ type Kind string
 // LiveMigration moves a running VM to another host without stopping it.
 const LiveMigration Kind = "live_migration"
 
+// ByPolicy is who approved an action that no person asked for.
+const ByPolicy = "automatic"
+
 // Outcome says whether the tip's own condition was gone after the settle time.
 type Outcome string
 
@@ -54,6 +57,8 @@ const (
 // Action is one move, from proposal to outcome. It is a value: the journal's copy is the truth.
 type Action struct {
 	ID       string       `json:"id"`
+	PlanID   string       `json:"plan_id"` // shared by the moves submitted together
+	Order    int          `json:"order"`   // within the plan, from 0
 	TipID    string       `json:"tip_id,omitempty"`
 	Cluster  inventory.ID `json:"cluster,omitzero"`
 	Kind     Kind         `json:"kind"`
@@ -66,20 +71,32 @@ type Action struct {
 	Why      string       `json:"why"` // the reasons of the target's rating, in words
 	By       string       `json:"by"`  // who approved: a user's name, or "automatic"
 	DryRun   bool         `json:"dry_run,omitempty"`
+	// Settle is how long after the move the tip's condition measures the past: longest range + for + two cycles.
+	Settle time.Duration `json:"settle,omitempty"`
 
 	State    State   `json:"state"`
 	Fence    int64   `json:"fence"`              // grows with every claim; a step with an older one is refused
+	Owner    string  `json:"owner,omitempty"`    // the agent that claimed it last
 	TaskRef  string  `json:"task_ref,omitempty"` // the platform's own task
 	Progress float64 `json:"progress"`           // 0..1, as the platform tells
 	Error    string  `json:"error,omitempty"`
+	// Fault says that the platform refused or failed the action, or that it is unknown; false if protip itself held it back.
+	// Faults in a row open the breaker.
+	Fault    bool    `json:"fault,omitempty"`
 	Verified bool    `json:"verified"` // the inventory showed the VM on its target
 	Outcome  Outcome `json:"outcome,omitempty"`
 
-	PlannedAt  time.Time `json:"planned_at"`
-	StartingAt time.Time `json:"starting_at,omitzero"`
-	EndedAt    time.Time `json:"ended_at,omitzero"` // when it reached a final state
-	MeasuredAt time.Time `json:"measured_at,omitzero"`
+	// All times are of protip's clock, which runs faster than the platform's in a demo.
+	PlannedAt   time.Time `json:"planned_at"`
+	ApprovedAt  time.Time `json:"approved_at,omitzero"`
+	StartingAt  time.Time `json:"starting_at,omitzero"`  // before the call; zero: nothing was ever sent
+	VerifyingAt time.Time `json:"verifying_at,omitzero"` // when the platform said it was finished
+	EndedAt     time.Time `json:"ended_at,omitzero"`     // when it reached a final state
+	MeasuredAt  time.Time `json:"measured_at,omitzero"`  // when the outcome was known
 }
+
+// Sent reports whether a migration may have reached the platform.
+func (a Action) Sent() bool { return !a.StartingAt.IsZero() && !a.DryRun }
 
 // Progress is what an executor tells while it works.
 type Progress struct {
@@ -90,19 +107,22 @@ type Progress struct {
 // Executor carries out actions on one source. Its credential may act; the collector's may not.
 type Executor interface {
 	// Check asks the platform whether the action could be done and changes nothing. ErrNoOp if the VM is there already.
+	// Nothing was sent yet: whatever it returns ends the action, harmlessly.
 	Check(ctx context.Context, a Action) error
 	// Do carries the action out and returns when the platform says it is finished. It sends at most one migration call, and
 	// none if a.TaskRef is set: it then waits for that task. report is called with the TaskRef as soon as the platform gave
 	// it, before anything else is waited for; its error (the journal did not take it) ends the wait but not the task.
-	// A platform that refuses or fails returns an error; one whose answer was lost returns ErrUndecided.
+	// An error that wraps ErrUndecided, a context error or a broken connection says that the answer was lost: the engine
+	// then reads with Find. Any other error is the platform's own word that it refused the call or failed the task.
 	Do(ctx context.Context, a Action, report func(Progress) error) error
 	// Find reads where the VM is and which migration tasks the platform has for it since a.StartingAt, and changes nothing.
+	// If a.TaskRef is set, that task is among them as long as the platform remembers it.
 	Find(ctx context.Context, a Action) (Sighting, error)
 }
 
 // Sighting is what a platform knows of an action's VM.
 type Sighting struct {
-	Host  inventory.ID // where the VM is now
+	Host  inventory.ID // where the VM is now; zero if the platform says that there is no such VM
 	Tasks []Task       // migrations of the VM, newest first
 }
 
@@ -131,15 +151,18 @@ var (
 	ErrFenced    = errors.New("the journal holds a newer step of this action")
 )
 
-// Journal is the durable record of actions. Every method returns after its change is on disk (fsync).
+// Journal is the durable record of actions. Every method that writes returns after its change is on disk (fsync).
 type Journal interface {
 	// Create stores a new action. A second one with the same ID is an error.
 	Create(ctx context.Context, a Action) error
-	// Step replaces the stored action by next if it still stands as prev does (state and fence), else ErrFenced.
-	// It appends the transition, with its time and note, to the action's history.
-	Step(ctx context.Context, prev, next Action, note string) error
+	// Step replaces the stored action by next if it still stands as prev does (state and fence), else ErrFenced. In the same
+	// transaction it appends the transition, with the time at and the note, to the action's history; a step that changes
+	// neither state nor fence and has no note (progress, say) leaves none.
+	Step(ctx context.Context, prev, next Action, at time.Time, note string) error
 	// Actions are the stored ones that the filter takes, newest first.
 	Actions(ctx context.Context, f Filter) ([]Action, error)
+	// History is what one action went through, oldest first.
+	History(ctx context.Context, id string) ([]Transition, error)
 }
 
 // Filter picks actions; its zero value takes all.
@@ -148,4 +171,53 @@ type Filter struct {
 	States    []State
 	Since     time.Time // planned at or after
 	Limit     int       // 0 = no limit
+}
+
+// Transition is one line of an action's history.
+type Transition struct {
+	From  State     `json:"from,omitempty"` // empty for the first
+	To    State     `json:"to"`
+	Fence int64     `json:"fence"`
+	At    time.Time `json:"at"`
+	Note  string    `json:"note,omitempty"`
+}
+
+// Memory is what the engine remembers besides actions. Every method that writes returns after its change is on disk.
+type Memory interface {
+	// SavePause stores a pause, replacing one of the same source. DropPause forgets it.
+	SavePause(ctx context.Context, p Pause) error
+	DropPause(ctx context.Context, source string) error
+	Pauses(ctx context.Context) ([]Pause, error)
+	// SaveForeignMove stores the VM's last move that was not ours.
+	SaveForeignMove(ctx context.Context, m ForeignMove) error
+	// ForeignMoves are the ones at or after since, newest first.
+	ForeignMoves(ctx context.Context, since time.Time) ([]ForeignMove, error)
+	// SaveBreaker replaces the breaker's state; Breaker is the zero one if none was ever saved.
+	SaveBreaker(ctx context.Context, b Breaker) error
+	Breaker(ctx context.Context) (Breaker, error)
+}
+
+// Pause stops all acting on one source, or on all if Source is empty, until a person resumes.
+type Pause struct {
+	Source string    `json:"source,omitempty"`
+	By     string    `json:"by"`
+	Why    string    `json:"why,omitempty"`
+	At     time.Time `json:"at"`
+}
+
+// ForeignMove is a migration that protip saw and did not order: the platform's own balancer, or a person elsewhere.
+type ForeignMove struct {
+	VM   inventory.ID `json:"vm"`
+	Name string       `json:"name"`
+	From inventory.ID `json:"from"`
+	To   inventory.ID `json:"to"`
+	At   time.Time    `json:"at"`
+}
+
+// Breaker is whether actions that no person asked for may start.
+type Breaker struct {
+	Open  bool      `json:"open"`
+	Why   string    `json:"why,omitempty"`
+	By    string    `json:"by,omitempty"` // who closed it
+	Since time.Time `json:"since,omitzero"`
 }
