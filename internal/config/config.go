@@ -1,34 +1,73 @@
 // Package config reads protip's one YAML file into plain data.
-// It promises errors that name file, line and cure, and that no secret is ever in what it prints.
+// It promises errors that name file, line and cure, and that no secret is ever in what it holds or prints.
 // It must import no implementation: no source, rule, remediation, store or web.
 package config
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
 	"time"
 
 	promconfig "github.com/prometheus/common/config"
+	"go.yaml.in/yaml/v3"
 )
 
-// Config is the whole file.
+// Defaults of what the file leaves out.
+const (
+	DefaultInterval           = 20 * time.Second // the period of vSphere's realtime counters
+	DefaultEvaluationInterval = 20 * time.Second
+	DefaultCooldown           = 30 * time.Minute
+	DefaultCeiling            = 0.8
+	DefaultPerSource          = 4
+	DefaultPerCluster         = 2
+	DefaultPerHost            = 1
+	DefaultPerHour            = 20
+	DefaultFailures           = 3
+)
+
+// Modes of remediation. Automatic is no mode: it is said rule by rule.
+const (
+	ModeOff    = "off"    // tips only
+	ModeManual = "manual" // a person implements a tip
+)
+
+// VSphere is the type of a source that is a vCenter.
+const VSphere = "vsphere"
+
+// maxSize bounds the file. A fleet's configuration is a few kilobytes.
+const maxSize = 1 << 20
+
+// Config is the whole file. It holds no secret, only names of files that do.
+//
+// A length of time is written as in Prometheus (20s, 5m, 1d). A relative path is relative to the file's own directory and
+// is made absolute when read, if the file's name was.
 type Config struct {
 	Sources            []Source      `yaml:"sources"`
 	EvaluationInterval time.Duration `yaml:"evaluation_interval"` // of rules; default 20s
-	Packs              Packs         `yaml:"packs"`
-	Remediation        *Remediation  `yaml:"remediation"` // nil: nothing is ever moved and no executor is built
-	Web                Web           `yaml:"web"`
+	Packs              Packs         `yaml:"packs,omitempty"`
+	Remediation        *Remediation  `yaml:"remediation,omitempty"` // nil: nothing is ever moved and no executor is built
+	Web                Web           `yaml:"web,omitempty"`
+
+	file string
+	at   map[string]position
 }
 
 // Source is one vCenter (further platforms to come).
 type Source struct {
 	Name         string               `yaml:"name"` // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
 	Type         string               `yaml:"type"` // vsphere
-	URL          string               `yaml:"url"`
+	URL          string               `yaml:"url"`  // https; http only to a loopback address
 	Username     string               `yaml:"username"`
 	PasswordFile string               `yaml:"password_file"`
-	TLS          promconfig.TLSConfig `yaml:"tls_config"`
+	TLS          promconfig.TLSConfig `yaml:"tls_config,omitempty"`
 	Interval     time.Duration        `yaml:"interval"` // between samples; default 20s
 	// Acting is the second credential, used for migrations only. Without it nothing of this source is ever moved.
-	Acting *Credential `yaml:"acting"`
+	Acting *Credential `yaml:"acting,omitempty"`
 }
 
 // Credential is a user and where the password is.
@@ -39,21 +78,21 @@ type Credential struct {
 
 // Packs says which rules run.
 type Packs struct {
-	Shipped []string                  `yaml:"shipped"` // names of shipped packs; default: all
-	Files   []string                  `yaml:"files"`   // further packs, globs relative to the config file
-	Config  map[string]map[string]any `yaml:"config"`  // pack -> its config keys -> value
+	Shipped []string                  `yaml:"shipped,omitempty"` // names of shipped packs; default: all
+	Files   []string                  `yaml:"files,omitempty"`   // further packs, globs relative to the config file
+	Config  map[string]map[string]any `yaml:"config,omitempty"`  // pack -> its config keys -> number, string or bool
 }
 
 // Remediation says what may be moved, and how much of it at once.
 type Remediation struct {
 	Mode      string          `yaml:"mode"` // off | manual; default off
-	DryRun    bool            `yaml:"dry_run"`
-	Automatic []AutomaticRule `yaml:"automatic"`
+	DryRun    bool            `yaml:"dry_run,omitempty"`
+	Automatic []AutomaticRule `yaml:"automatic,omitempty"`
 	Limits    Limits          `yaml:"limits"`
 	Cooldown  time.Duration   `yaml:"cooldown"` // per VM, after any move, whoever made it; default 30m
 	Ceiling   float64         `yaml:"ceiling"`  // utilisation no target may pass; default 0.8
 	// OverrideDRS names clusters (source/name) that are moved in although DRS is fully automatic there.
-	OverrideDRS []string `yaml:"override_drs"`
+	OverrideDRS []string `yaml:"override_drs,omitempty"`
 }
 
 // AutomaticRule lets one rule of one exact pack act by itself in one cluster.
@@ -76,5 +115,125 @@ type Limits struct {
 
 // Web says who may act through the API.
 type Web struct {
-	OperatorTokenFile string `yaml:"operator_token_file"` // without it, routes that act answer 403
+	OperatorTokenFile string `yaml:"operator_token_file,omitempty"` // without it, routes that act answer 403
+}
+
+// Load reads the file. What is wrong with it comes as one *Error that lists every problem found.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(b, path)
+}
+
+// Parse reads the content of a file of that name, which stands in the errors and whose directory relative paths start from.
+func Parse(b []byte, name string) (*Config, error) {
+	p := &problems{file: name}
+	if len(b) > maxSize {
+		p.add(start, fmt.Sprintf("the file is larger than %d bytes", maxSize), "split packs off into files of their own")
+		return nil, p.err()
+	}
+	cfg := &Config{file: name, at: map[string]position{}}
+	root := p.document(b)
+	if root == nil {
+		return nil, p.err()
+	}
+	(&decoder{problems: p, at: cfg.at, budget: maxNodes}).value(root, reflect.ValueOf(cfg).Elem(), "")
+	cfg.fill()
+	cfg.resolve(filepath.Dir(name))
+	(&validator{problems: p, cfg: cfg}).run()
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// document is the file's one YAML document, nil after a syntax error.
+func (p *problems) document(b []byte) *yaml.Node {
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var doc yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		p.add(start, "the file is empty", "list at least one source under sources:")
+		return nil
+	}
+	if err != nil {
+		p.syntax(err)
+		return nil
+	}
+	var second yaml.Node
+	if err := dec.Decode(&second); err == nil {
+		p.add(position{second.Line, second.Column}, "a second YAML document", "remove it: the file is one document")
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		p.syntax(err)
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// fill sets the defaults of what the file left out. A zero that the file wrote down is left for the validator to refuse.
+func (c *Config) fill() {
+	setDefault(c, "evaluation_interval", &c.EvaluationInterval, DefaultEvaluationInterval)
+	for i := range c.Sources {
+		setDefault(c, key("sources", i, "interval"), &c.Sources[i].Interval, DefaultInterval)
+	}
+	r := c.Remediation
+	if r == nil {
+		return
+	}
+	setDefault(c, "remediation.mode", &r.Mode, ModeOff)
+	setDefault(c, "remediation.cooldown", &r.Cooldown, DefaultCooldown)
+	setDefault(c, "remediation.ceiling", &r.Ceiling, DefaultCeiling)
+	setDefault(c, "remediation.limits.per_source", &r.Limits.PerSource, DefaultPerSource)
+	setDefault(c, "remediation.limits.per_cluster", &r.Limits.PerCluster, DefaultPerCluster)
+	setDefault(c, "remediation.limits.per_host", &r.Limits.PerHost, DefaultPerHost)
+	setDefault(c, "remediation.limits.per_hour", &r.Limits.PerHour, DefaultPerHour)
+	setDefault(c, "remediation.limits.failures", &r.Limits.Failures, DefaultFailures)
+}
+
+func setDefault[T any](c *Config, key string, field *T, value T) {
+	if _, written := c.at[key]; !written {
+		*field = value
+	}
+}
+
+// resolve makes relative paths start from dir.
+func (c *Config) resolve(dir string) {
+	for i := range c.Sources {
+		src := &c.Sources[i]
+		src.PasswordFile = promconfig.JoinDir(dir, src.PasswordFile)
+		src.TLS.SetDirectory(dir)
+		if src.Acting != nil {
+			src.Acting.PasswordFile = promconfig.JoinDir(dir, src.Acting.PasswordFile)
+		}
+	}
+	for i, file := range c.Packs.Files {
+		c.Packs.Files[i] = promconfig.JoinDir(dir, file)
+	}
+	c.Web.OperatorTokenFile = promconfig.JoinDir(dir, c.Web.OperatorTokenFile)
+}
+
+// At is where the file sets a key (remediation, sources[0].url), as file:line:column; just the file's name if it does not.
+// It is for those who find out later that a value names something that does not exist.
+func (c *Config) At(key string) string {
+	if pos, ok := c.at[key]; ok {
+		return fmt.Sprintf("%s:%d:%d", c.file, pos.line, pos.column)
+	}
+	return c.file
+}
+
+// String is the configuration in force, defaults filled in, as YAML that Parse takes.
+func (c *Config) String() string {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return fmt.Sprintf("configuration cannot be shown: %v", err)
+	}
+	return string(b)
 }

@@ -1,0 +1,275 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+var (
+	sourceName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	sha256Hex  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+var (
+	sourceTypes = []string{VSphere}
+	modes       = []string{ModeOff, ModeManual}
+)
+
+// validator refuses values that can be read but not meant.
+type validator struct {
+	*problems
+	cfg *Config
+}
+
+func (v *validator) run() {
+	v.atLeast("evaluation_interval", v.cfg.EvaluationInterval)
+	v.sources()
+	v.packs()
+	v.remediation()
+	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
+}
+
+// bad adds a problem with a key's value. A key that is not set stands where its section does.
+func (v *validator) bad(key, what, cure string) {
+	at, ok := v.cfg.at[key]
+	for section := key; !ok && section != ""; {
+		section = section[:max(strings.LastIndexAny(section, ".["), 0)]
+		at, ok = v.cfg.at[section]
+	}
+	v.add(at, what, cure)
+}
+
+// required reports whether a key has a value.
+func (v *validator) required(key, value, cure string) bool {
+	if value == "" && !v.reported(key) {
+		v.bad(key, key+" is missing", cure)
+	}
+	return value != ""
+}
+
+// reported says whether the decoder has refused the key's value already.
+func (v *validator) reported(key string) bool {
+	at, ok := v.cfg.at[key]
+	if !ok {
+		return false
+	}
+	for _, p := range v.all {
+		if p.Line == at.line && p.Column == at.column {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *validator) sources() {
+	if len(v.cfg.Sources) == 0 && !v.reported("sources") && !v.reported("") {
+		v.bad("sources", "no source", "list at least one vCenter under sources:, each with name, type, url, username and password_file")
+	}
+	first := map[string]string{}
+	for i := range v.cfg.Sources {
+		src := &v.cfg.Sources[i]
+		at := func(field string) string { return key("sources", i, field) }
+		v.sourceName(at("name"), src.Name, first)
+		v.oneOf(at("type"), src.Type, sourceTypes)
+		v.url(at("url"), src.URL)
+		v.credential(at("username"), src.Username, at("password_file"), src.PasswordFile)
+		if src.Acting != nil {
+			v.credential(at("acting.username"), src.Acting.Username, at("acting.password_file"), src.Acting.PasswordFile)
+		}
+		v.atLeast(at("interval"), src.Interval)
+		v.tls(at("tls_config"), i)
+	}
+}
+
+func (v *validator) sourceName(at, name string, first map[string]string) {
+	if !v.required(at, name, "give the vCenter a short name that never changes: it is part of every object's identity") {
+		return
+	}
+	if !sourceName.MatchString(name) {
+		v.bad(at, at+" holds more than letters, digits, _, . and -", "write it as vc-berlin.1; it begins with a letter or a digit")
+	}
+	if where, twice := first[name]; twice {
+		v.bad(at, fmt.Sprintf("source %q is named twice, first at %s", name, where), "give this one a name of its own")
+		return
+	}
+	first[name] = v.cfg.At(at)
+}
+
+func (v *validator) oneOf(at, value string, known []string) {
+	list := strings.Join(known, " or ")
+	if !v.required(at, value, "write "+list) {
+		return
+	}
+	for _, k := range known {
+		if value == k {
+			return
+		}
+	}
+	cure := "write " + list
+	if meant := near(value, known); meant != "" {
+		cure = "did you mean " + meant + "?"
+	}
+	v.bad(at, fmt.Sprintf("%s is %s", at, quote(value)), cure)
+}
+
+// url never repeats the value: it may hold a password.
+func (v *validator) url(at, value string) {
+	if !v.required(at, value, "write the vCenter's address, as https://vcenter.example.com") {
+		return
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "":
+		v.bad(at, at+" is not a URL", "write it as https://vcenter.example.com")
+	case u.User != nil:
+		v.bad(at, at+" holds a user or a password", "take them out of the URL: they belong into username and password_file")
+	case u.RawQuery != "" || u.Fragment != "":
+		v.bad(at, at+" holds a query or a fragment", "write scheme, host and port alone")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		v.bad(at, at+" is plain http, which would send the password readable", "write https; for a self-signed certificate name its CA in tls_config.ca_file")
+	case u.Scheme != "https" && u.Scheme != "http":
+		v.bad(at, fmt.Sprintf("%s has the scheme %s", at, quote(u.Scheme)), "write https")
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (v *validator) credential(userKey, user, fileKey, file string) {
+	v.required(userKey, user, "write the user to log in as, as svc-protip@vsphere.local")
+	if v.required(fileKey, file, "name a file that holds the password and nothing else") {
+		v.readable(fileKey, file, "the password")
+	}
+}
+
+// readable refuses a file that could not be read later. It reads nothing of it.
+func (v *validator) readable(at, file, what string) {
+	if file == "" {
+		return
+	}
+	cure := fmt.Sprintf("put %s, and nothing else, into a file that the user protip runs as can read", what)
+	info, err := os.Stat(file)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", file)
+	}
+	if err == nil {
+		var f *os.File
+		if f, err = os.Open(file); err == nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		v.bad(at, at+": "+err.Error(), cure)
+	}
+}
+
+func (v *validator) tls(at string, i int) {
+	c := v.cfg.Sources[i].TLS
+	if err := c.Validate(); err != nil {
+		v.bad(at, at+": "+err.Error(), "set one of each pair, and cert_file together with key_file")
+	}
+	for _, f := range []struct{ field, file, what string }{
+		{"ca_file", c.CAFile, "the CA's certificate"},
+		{"cert_file", c.CertFile, "the client's certificate"},
+		{"key_file", c.KeyFile, "the client's key"},
+	} {
+		v.readable(at+"."+f.field, f.file, f.what)
+	}
+}
+
+func (v *validator) atLeast(at string, d time.Duration) {
+	if d < time.Second && !v.reported(at) {
+		v.bad(at, fmt.Sprintf("%s is %s", at, d), "write 1s or more")
+	}
+}
+
+func (v *validator) packs() {
+	for i, glob := range v.cfg.Packs.Files {
+		if _, err := filepath.Match(glob, ""); err != nil {
+			at := fmt.Sprintf("packs.files[%d]", i)
+			v.bad(at, at+" is not a file name pattern", "write a path, in which * stands for any letters")
+		}
+	}
+}
+
+func (v *validator) remediation() {
+	r := v.cfg.Remediation
+	if r == nil {
+		return
+	}
+	if r.Mode == "automatic" {
+		v.bad("remediation.mode", `remediation.mode is "automatic"`, "write manual, and list under remediation.automatic what may act by itself")
+	} else {
+		v.oneOf("remediation.mode", r.Mode, modes)
+	}
+	v.atLeast("remediation.cooldown", r.Cooldown)
+	if !(r.Ceiling > 0 && r.Ceiling <= 1) && !v.reported("remediation.ceiling") {
+		v.bad("remediation.ceiling", fmt.Sprintf("remediation.ceiling is %v", r.Ceiling), "write a share of the host above 0 and up to 1, as 0.8")
+	}
+	v.limits(r.Limits)
+	for i, rule := range r.Automatic {
+		v.automatic(fmt.Sprintf("remediation.automatic[%d]", i), rule)
+	}
+	for i, cluster := range r.OverrideDRS {
+		at := fmt.Sprintf("remediation.override_drs[%d]", i)
+		source, name, ok := strings.Cut(cluster, "/")
+		if !ok || name == "" {
+			v.bad(at, at+" is not source/cluster", "write the source's name, a slash and the cluster's name")
+			continue
+		}
+		v.knownSource(at, source)
+	}
+}
+
+func (v *validator) limits(l Limits) {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{
+		{"per_source", l.PerSource}, {"per_cluster", l.PerCluster}, {"per_host", l.PerHost},
+		{"per_hour", l.PerHour}, {"failures", l.Failures},
+	} {
+		at := "remediation.limits." + f.name
+		if f.value < 1 && !v.reported(at) {
+			v.bad(at, fmt.Sprintf("%s is %d", at, f.value), "write 1 or more; to move nothing, set remediation.mode: off")
+		}
+	}
+}
+
+func (v *validator) automatic(at string, r AutomaticRule) {
+	for _, f := range []struct{ name, value string }{
+		{"source", r.Source}, {"cluster", r.Cluster}, {"pack", r.Pack}, {"rule", r.Rule}, {"pack_sha256", r.PackSHA256},
+	} {
+		v.required(at+"."+f.name, f.value, "an automatic rule names source, cluster, pack, rule and pack_sha256, so that nothing else acts by itself")
+	}
+	if r.Source != "" {
+		v.knownSource(at+".source", r.Source)
+	}
+	if r.PackSHA256 != "" && !sha256Hex.MatchString(r.PackSHA256) {
+		v.bad(at+".pack_sha256", at+".pack_sha256 is not a SHA-256", "write 64 hexadecimal digits, as sha256sum prints for the pack's file")
+	}
+}
+
+// knownSource refuses a reference to a source that is not in the file.
+func (v *validator) knownSource(at, name string) {
+	var known []string
+	for _, src := range v.cfg.Sources {
+		if src.Name == name {
+			return
+		}
+		known = append(known, src.Name)
+	}
+	cure := "name one of sources: " + strings.Join(known, ", ")
+	if meant := near(name, known); meant != "" {
+		cure = "did you mean " + meant + "?"
+	}
+	v.bad(at, fmt.Sprintf("%s: no source %s", at, quote(name)), cure)
+}
