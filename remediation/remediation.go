@@ -80,8 +80,8 @@ type Action struct {
 	TaskRef  string  `json:"task_ref,omitempty"` // the platform's own task
 	Progress float64 `json:"progress"`           // 0..1, as the platform tells
 	Error    string  `json:"error,omitempty"`
-	// Fault says that the platform refused or failed the action, or that it is unknown; false if protip itself held it back.
-	// Faults in a row open the breaker.
+	// Fault says that the platform was asked and the VM did not come to its target by it, or that nobody knows; false if
+	// protip itself held the action back. Faults in a row open the breaker.
 	Fault    bool    `json:"fault,omitempty"`
 	Verified bool    `json:"verified"` // the inventory showed the VM on its target
 	Outcome  Outcome `json:"outcome,omitempty"`

@@ -1,0 +1,109 @@
+package remediation
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// lookBack is how far the journal is read for what still matters of ended actions: outcomes, faults in a row, the hour's budget.
+const lookBack = 8 * 24 * time.Hour
+
+// Recover reads what an earlier run left behind; further calls do nothing. It asks no platform: what may have been sent is
+// taken up by Run, which reads the platform first and never sends it again.
+func (e *Engine) Recover(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.recovered {
+		return nil
+	}
+	if err := e.recall(ctx); err != nil {
+		return fmt.Errorf("recover remediation: %w", err)
+	}
+	open, err := e.o.Journal.Actions(ctx, Filter{States: []State{Planned, Approved, Claimed, Starting, Started, Verifying, Unknown}})
+	if err != nil {
+		return fmt.Errorf("recover remediation: read open actions: %w", err)
+	}
+	past, err := e.o.Journal.Actions(ctx, Filter{Since: e.now().Add(-max(lookBack, 2*e.o.Cooldown))})
+	if err != nil {
+		return fmt.Errorf("recover remediation: read past actions: %w", err)
+	}
+	for _, a := range open {
+		e.live[a.ID] = &item{Action: a}
+		e.metrics.created(a)
+	}
+	e.replay(past)
+	for _, a := range open {
+		if err := e.inherit(e.live[a.ID]); err != nil {
+			return fmt.Errorf("recover action %s: %w", a.ID, err)
+		}
+	}
+	e.recovered = true
+	return nil
+}
+
+// recall reads pauses, foreign moves and the breaker.
+func (e *Engine) recall(ctx context.Context) error {
+	pauses, err := e.o.Memory.Pauses(ctx)
+	if err != nil {
+		return fmt.Errorf("read pauses: %w", err)
+	}
+	for _, p := range pauses {
+		e.pauses[p.Source] = p
+	}
+	moves, err := e.o.Memory.ForeignMoves(ctx, e.now().Add(-e.o.Cooldown))
+	if err != nil {
+		return fmt.Errorf("read foreign moves: %w", err)
+	}
+	for _, m := range moves {
+		e.lastMove[m.VM] = lastMove{m.At, foreign, m.To}
+	}
+	if e.breaker.state, err = e.o.Memory.Breaker(ctx); err != nil {
+		return fmt.Errorf("read breaker: %w", err)
+	}
+	e.metrics.pauses(e.pauses)
+	e.metrics.breaker(e.breaker.state)
+	return nil
+}
+
+// replay draws from ended actions what memory held of them.
+func (e *Engine) replay(past []Action) {
+	var events []event
+	for _, a := range past {
+		if a.Sent() {
+			e.starts = append(e.starts, a.StartingAt)
+		}
+		if !a.State.Final() {
+			continue
+		}
+		if a.Sent() && a.EndedAt.After(e.lastMove[a.VM].at) {
+			e.lastMove[a.VM] = lastMove{a.EndedAt, "protip", a.To}
+		}
+		if a.State != Done {
+			e.spoilRest(a)
+		}
+		if awaitsOutcome(a) {
+			e.live[a.ID] = &item{Action: a}
+		}
+		events = append(events, eventsOf(a)...)
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
+	for _, ev := range events {
+		e.count(ev)
+	}
+}
+
+// inherit takes an open action over from the run before. A claimed one was not sent and queues again; one that may have been
+// sent gets a new fence, so that no late step of its former owner is taken.
+func (e *Engine) inherit(it *item) error {
+	switch it.State {
+	case Claimed:
+		return e.stepLocked(it, "the agent restarted before anything was sent", func(a *Action) { a.State = Approved })
+	case Starting, Started, Verifying:
+		return e.stepLocked(it, "taken up after a restart in state "+string(it.State), func(a *Action) {
+			a.Owner, a.Fence = e.o.Owner, a.Fence+1
+		})
+	}
+	return nil
+}
