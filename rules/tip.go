@@ -4,27 +4,24 @@
 package rules
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
 )
 
-// State is where a tip stands.
-//
-//	(when holds) -> pending --for--> active -> in_progress (its remedy runs)
-//	                   |               |            |
-//	                   +--- when no ---+-- clear ---+--> resolved
-//	active <-> unknown (an input is missing or stale); active <-> dismissed (until a time)
+// State is where a tip stands. lifecycle.go draws how it gets there.
 type State string
 
 // The states of a tip.
 const (
-	Pending    State = "pending"
-	Active     State = "active"
-	InProgress State = "in_progress"
-	Resolved   State = "resolved"
-	Dismissed  State = "dismissed"
-	Unknown    State = "unknown"
+	Pending    State = "pending"     // the condition holds, but not yet for the rule's for
+	Active     State = "active"      // it has held long enough; somebody should act
+	InProgress State = "in_progress" // its remedy runs
+	Resolved   State = "resolved"    // over; why is in ResolvedWhy
+	Dismissed  State = "dismissed"   // a person said: not until DismissedUntil
+	Unknown    State = "unknown"     // an input is missing or stale; Was is what it would be
 )
 
 // Severity is how bad it is, in Prometheus' usual words.
@@ -39,30 +36,40 @@ const (
 
 // Tip is what should be done about one object, and why. It is keyed by rule and object: a repeat updates it.
 type Tip struct {
-	ID         string       `json:"id"` // short, stable hash of pack, rule and object
+	ID         string       `json:"id"`      // short, stable hash of pack, rule and object
+	Episode    int          `json:"episode"` // 1 the first time the condition came, one more each time it came back
 	Pack       string       `json:"pack"`
 	PackSHA256 string       `json:"pack_sha256"`
 	Rule       string       `json:"rule"`
 	Severity   Severity     `json:"severity"`
 	Object     inventory.ID `json:"object"`
-	Name       string       `json:"name"` // of the object
+	Name       string       `json:"name"` // of the object, as the platform has it: quote it before a terminal sees it
 	Cluster    inventory.ID `json:"cluster,omitzero"`
+	DRS        bool         `json:"drs,omitempty"` // the cluster's own DRS is fully automatic and may act by itself
 	State      State        `json:"state"`
-	Summary    string       `json:"summary"`
+	Was        State        `json:"was,omitempty"` // while unknown: what the tip was, and will be again
+	Summary    string       `json:"summary"`       // one line, without control characters
+	Cause      string       `json:"cause"`         // the rule's condition with the pack's thresholds in place
 	Evidence   []Evidence   `json:"evidence"`
 	Remedy     Remedy       `json:"remedy"`
+	// NextCommand is what a person would type now; empty if there is nothing to do.
+	NextCommand string `json:"next_command,omitempty"`
 
-	Since          time.Time `json:"since"`                    // when the condition began to hold
+	Since          time.Time `json:"since"`                    // when the condition began to hold, without a gap in the data
 	ActiveAt       time.Time `json:"active_at,omitzero"`       // when it had held for the rule's for
 	ResolvedAt     time.Time `json:"resolved_at,omitzero"`     //
+	ResolvedWhy    string    `json:"resolved_why,omitempty"`   //
 	UpdatedAt      time.Time `json:"updated_at"`               // last evaluation that knew its inputs
 	NoDataSince    time.Time `json:"no_data_since,omitzero"`   // when its oldest missing input was last seen, while unknown
-	DismissedUntil time.Time `json:"dismissed_until,omitzero"` //
+	DismissedUntil time.Time `json:"dismissed_until,omitzero"` // also over the end of an episode: see Tip.Dismiss
+
+	// Previous is the episode before, kept while this one is pending: a condition that goes before its time never was.
+	Previous *Tip `json:"previous,omitempty"`
 }
 
 // Evidence is a number the rule looked at.
 type Evidence struct {
-	Name  string    `json:"name"`
+	Name  string    `json:"name"` // as the pack calls it: host.cpu_usage_ratio
 	Value float64   `json:"value"`
 	Unit  string    `json:"unit"`
 	At    time.Time `json:"at"`
@@ -70,5 +77,32 @@ type Evidence struct {
 
 // Remedy is what a rule proposes.
 type Remedy struct {
-	Action string `json:"action"` // rebalance-host | migrate | none (more to come)
+	Action RemedyAction `json:"action"`
+}
+
+// RemedyAction is a kind of remedy (more to come).
+type RemedyAction string
+
+// Remedies.
+const (
+	RebalanceHost RemedyAction = "rebalance-host" // move VMs off the host until its condition is gone
+	Migrate       RemedyAction = "migrate"        // move the VM to a better host
+	NoRemedy      RemedyAction = "none"
+)
+
+// Words is the remedy as a person would say it.
+func (r Remedy) Words() string {
+	switch r.Action {
+	case RebalanceHost:
+		return "move VMs from this host to hosts with room, until it is calm"
+	case Migrate:
+		return "move this VM to a host with room"
+	}
+	return "no action of protip; look at it"
+}
+
+// TipID is the ID of the tip that a rule of a pack has of an object: 12 hex digits that stay the same for ever.
+func TipID(pack, rule string, object inventory.ID) string {
+	sum := sha256.Sum256([]byte(pack + "\x00" + rule + "\x00" + object.String()))
+	return hex.EncodeToString(sum[:6])
 }

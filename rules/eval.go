@@ -1,0 +1,289 @@
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// Verdict is what a condition says. Its zero value is Undecided.
+type Verdict uint8
+
+// Verdicts. Undecided: an input is missing or stale, or the rule failed; it is neither true nor false.
+const (
+	Undecided Verdict = iota
+	False
+	True
+)
+
+// String is unknown, false or true.
+func (v Verdict) String() string { return [...]string{"unknown", "false", "true"}[v] }
+
+// MarshalText is String.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Input is what rules judge.
+type Input struct {
+	Snapshot *inventory.Snapshot
+	// Vectors are the answers to the rules' PromQL, by pack/rule and the name it is bound to. It is the place of with,
+	// which Load refuses in this version; nothing reads it.
+	Vectors map[string]map[string]Vector
+	Now     time.Time
+}
+
+// Vector is the answer to one PromQL query, joined to the objects.
+type Vector map[inventory.ID]inventory.Sample
+
+// Finding is what a rule says of one object at one time.
+type Finding struct {
+	Rule    *Rule        `json:"rule"`
+	Object  inventory.ID `json:"object"`
+	Name    string       `json:"name"`
+	Cluster inventory.ID `json:"cluster,omitzero"`
+	DRS     bool         `json:"drs,omitempty"` // the cluster's own DRS is fully automatic
+	When    Verdict      `json:"when"`
+	Clear   Verdict      `json:"clear"` // of a rule without clear: the opposite of When
+	// Why says why the rule has nothing to judge (a VM that is off). When is then false and Clear true.
+	Why string `json:"why,omitempty"`
+	// NoDataSince is when the oldest missing input was last seen, zero if it never was. Only of an undecided finding.
+	NoDataSince time.Time `json:"no_data_since,omitzero"`
+	// Summary and Evidence are empty while all is calm (When false and Clear true) or nothing is known.
+	Summary  string     `json:"summary,omitempty"`
+	Evidence []Evidence `json:"evidence,omitempty"`
+	Err      error      `json:"-"` // the rule failed on this object; both verdicts are then undecided
+}
+
+// Stats count a rule's findings.
+type Stats struct {
+	Findings, True, Undecided, Failed int
+}
+
+// Eval judges every object that the rule is on, in the order of the snapshot. It is pure.
+//
+// A finding is undecided if any input that when or clear reads is missing or stale, even one that the logic would not
+// have come to: "in maintenance, so not hot" must not clear a tip on the word of a source that no longer answers, and
+// what a rule needs is plain to see in its text. A sample is stale when it is older than two intervals of its source, a
+// fact when the source has not answered for as long. Sources that never were in sync, and templates, are passed over.
+func (r *Rule) Eval(in Input) ([]Finding, Stats) {
+	e := evaluator{rule: r, snapshot: in.Snapshot, env: make(map[string]any, len(r.inputs))}
+	for _, src := range in.Snapshot.Sources() {
+		if !src.Synced || !r.Pack.appliesTo(src.Platform) {
+			continue
+		}
+		e.horizon = horizonOf(src, in.Now)
+		switch r.On {
+		case inventory.KindCluster:
+			e.clusters(src.Name)
+		case inventory.KindHost:
+			e.hosts(src.Name)
+		case inventory.KindVM:
+			e.vms(src.Name)
+		}
+	}
+	e.stats.Findings = len(e.findings)
+	return e.findings, e.stats
+}
+
+// Eval judges with every rule of the set. A rule that fails fails alone.
+func (s *Set) Eval(in Input) ([]Finding, map[*Rule]Stats) {
+	var out []Finding
+	stats := make(map[*Rule]Stats, len(s.rules))
+	for _, r := range s.rules {
+		found, st := r.Eval(in)
+		out, stats[r] = append(out, found...), st
+	}
+	return out, stats
+}
+
+// evaluator is one run of one rule: it keeps the machine and the environment that all objects share.
+type evaluator struct {
+	rule     *Rule
+	snapshot *inventory.Snapshot
+	horizon  horizon
+	machine  vm.VM
+	env      map[string]any
+	findings []Finding
+	stats    Stats
+}
+
+func (e *evaluator) clusters(source string) {
+	for _, c := range e.snapshot.ClusterTable(source).Facts {
+		if c != nil {
+			e.judge(c.ID, c.Name, &subject{cluster: c})
+		}
+	}
+}
+
+func (e *evaluator) hosts(source string) {
+	t := e.snapshot.HostTable(source)
+	e.grow(len(t.Facts))
+	var s subject
+	for i, h := range t.Facts {
+		if h == nil {
+			continue
+		}
+		s = subject{host: h, hostSamples: t.Samples[i]}
+		s.cluster, _ = e.snapshot.Cluster(h.Cluster)
+		e.judge(h.ID, h.Name, &s)
+	}
+}
+
+func (e *evaluator) vms(source string) {
+	t := e.snapshot.VMTable(source)
+	e.grow(len(t.Facts))
+	var s subject
+	for i, vm := range t.Facts {
+		if vm == nil || vm.Template {
+			continue
+		}
+		s = subject{vm: vm, vmSamples: t.Samples[i]}
+		if h, ok := e.snapshot.Host(vm.Host); ok {
+			s.host, s.hostSamples = h.Host, h.Samples
+			s.cluster, _ = e.snapshot.Cluster(h.Cluster)
+		}
+		e.judge(vm.ID, vm.Name, &s)
+	}
+}
+
+func (e *evaluator) grow(n int) {
+	if e.findings == nil {
+		e.findings = make([]Finding, 0, n)
+	}
+}
+
+// judge appends the finding of one object.
+func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
+	f := Finding{Rule: e.rule, Object: id, Name: name}
+	if s.cluster != nil {
+		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
+	}
+	switch why := e.beside(s); {
+	case why != "":
+		f.When, f.Clear, f.Why = False, True, why
+	case !e.load(s, &f):
+		e.stats.Undecided++
+	default:
+		e.decide(s, &f)
+	}
+	e.findings = append(e.findings, f)
+}
+
+// beside says why the rule has nothing to judge here: what is off uses nothing, and a host of no cluster has no cluster's
+// facts. It does not say so on the word of a source that no longer answers.
+func (e *evaluator) beside(s *subject) string {
+	if !e.horizon.facts {
+		return ""
+	}
+	for _, f := range e.rule.inputs {
+		switch {
+		case f.object == inventory.KindCluster && s.host != nil && s.host.Cluster.IsZero():
+			return "the host is in no cluster"
+		case f.sample && f.object == inventory.KindVM && off(s.vm.Power):
+			return "the VM is " + powerWord(s.vm.Power)
+		case f.sample && f.object == inventory.KindHost && e.rule.On == inventory.KindHost && off(s.host.Power):
+			return "the host is " + powerWord(s.host.Power)
+		}
+	}
+	return ""
+}
+
+func off(p inventory.Power) bool {
+	return p == inventory.PowerOff || p == inventory.PowerSuspended || p == inventory.PowerStandby
+}
+
+func powerWord(p inventory.Power) string {
+	switch p {
+	case inventory.PowerSuspended:
+		return "suspended"
+	case inventory.PowerStandby:
+		return "in standby"
+	}
+	return "powered off"
+}
+
+// load puts the rule's inputs into the environment and reports whether all are known.
+func (e *evaluator) load(s *subject, f *Finding) bool {
+	complete := true
+	for _, in := range e.rule.inputs {
+		v, seen, ok := in.read(s, e.horizon)
+		if ok {
+			e.env[in.path()] = v
+			continue
+		}
+		if complete || seen.Before(f.NoDataSince) {
+			f.NoDataSince = seen
+		}
+		complete = false
+	}
+	return complete
+}
+
+// decide runs the conditions, and renders what a person would want to see unless all is calm.
+func (e *evaluator) decide(s *subject, f *Finding) {
+	when, err := e.run(e.rule.when)
+	if err != nil {
+		e.failed(f, "when", err)
+		return
+	}
+	clear := !when
+	if e.rule.clear.code != nil {
+		if clear, err = e.run(e.rule.clear); err != nil {
+			e.failed(f, "clear", err)
+			return
+		}
+	}
+	if when || !clear {
+		if f.Summary, err = e.rule.summary.render(&e.machine, e.env, s, e.horizon); err != nil {
+			e.failed(f, "summary", err)
+			return
+		}
+		f.Evidence = e.evidence(s)
+	}
+	f.When, f.Clear = verdict(when), verdict(clear)
+	if when {
+		e.stats.True++
+	}
+}
+
+func (e *evaluator) run(p program) (bool, error) {
+	v, err := e.machine.Run(p.code, e.env)
+	if err != nil {
+		return false, err
+	}
+	b, ok := v.(bool)
+	if !ok {
+		return false, fmt.Errorf("gave a %T", v)
+	}
+	return b, nil
+}
+
+func (e *evaluator) failed(f *Finding, what string, err error) {
+	f.When, f.Clear, f.Summary = Undecided, Undecided, ""
+	f.Err = fmt.Errorf("evaluate %s of %s for %s: %w", what, e.rule, f.Object, err)
+	e.stats.Undecided++
+	e.stats.Failed++
+}
+
+// evidence are the samples that when reads.
+func (e *evaluator) evidence(s *subject) []Evidence {
+	var out []Evidence
+	for _, f := range e.rule.when.reads {
+		if !f.sample {
+			continue
+		}
+		if v, at, ok := f.read(s, e.horizon); ok {
+			out = append(out, Evidence{Name: f.path(), Value: v.(float64), Unit: f.metric.Desc().Unit, At: at})
+		}
+	}
+	return out
+}
+
+func verdict(b bool) Verdict {
+	if b {
+		return True
+	}
+	return False
+}

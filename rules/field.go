@@ -1,0 +1,236 @@
+package rules
+
+import (
+	"time"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// subject is one object under a rule, and the objects around it that the rule may read: for a VM its host and its
+// host's cluster, for a host its cluster. A nil object is one that protip does not know.
+type subject struct {
+	cluster     *inventory.Cluster
+	host        *inventory.Host
+	vm          *inventory.VM
+	hostSamples inventory.Samples
+	vmSamples   inventory.Samples
+}
+
+// fieldType is the type of a scalar in an expression. All numbers are float64.
+type fieldType uint8
+
+const (
+	number fieldType = iota
+	text
+	flag
+)
+
+// field is one thing an expression can read: a fact of an object, or its last sample of a metric.
+type field struct {
+	object inventory.Kind
+	name   string
+	typ    fieldType
+	metric inventory.Metric
+	sample bool
+	help   string
+	get    func(*subject) any  // of a fact; the object is there
+	set    func(*subject, any) // of a fact; for pack tests
+}
+
+func (f *field) path() string { return f.object.String() + "." + f.name }
+
+// maxText is how much of a name an expression sees, in bytes: platforms answer what they like.
+const maxText = 256
+
+func clip(s string) string { return s[:min(len(s), maxText)] }
+
+// facts are what packs can read of an object besides its samples. A number that is 0 here is one the platform did not
+// tell: it counts as missing.
+func facts() []field {
+	num := func(k inventory.Kind, name, help string, get func(*subject) float64, set func(*subject, float64)) field {
+		return field{
+			object: k, name: name, typ: number, help: help,
+			get: func(s *subject) any { return get(s) }, set: func(s *subject, v any) { set(s, v.(float64)) },
+		}
+	}
+	txt := func(k inventory.Kind, name, help string, at func(*subject) *string) field {
+		return field{
+			object: k, name: name, typ: text, help: help,
+			get: func(s *subject) any { return clip(*at(s)) }, set: func(s *subject, v any) { *at(s) = v.(string) },
+		}
+	}
+	is := func(k inventory.Kind, name, help string, get func(*subject) bool, set func(*subject, bool)) field {
+		return field{
+			object: k, name: name, typ: flag, help: help,
+			get: func(s *subject) any { return get(s) }, set: func(s *subject, v any) { set(s, v.(bool)) },
+		}
+	}
+	const cluster, host, vm = inventory.KindCluster, inventory.KindHost, inventory.KindVM
+	return []field{
+		txt(cluster, "name", "its name", func(s *subject) *string { return &s.cluster.Name }),
+		is(cluster, "drs_enabled", "its own balancer is on",
+			func(s *subject) bool { return s.cluster.DRS.Enabled },
+			func(s *subject, v bool) { s.cluster.DRS.Enabled = v }),
+		is(cluster, "drs_automatic", "its own balancer moves VMs by itself",
+			func(s *subject) bool { return drivenByDRS(s.cluster) },
+			func(s *subject, v bool) { setDRSAutomatic(s.cluster, v) }),
+		is(cluster, "ha_enabled", "it restarts VMs after a host failure",
+			func(s *subject) bool { return s.cluster.HA.Enabled },
+			func(s *subject, v bool) { s.cluster.HA.Enabled = v }),
+		is(cluster, "ha_admission_control", "it refuses VMs that it could not restart",
+			func(s *subject) bool { return s.cluster.HA.AdmissionControl },
+			func(s *subject, v bool) { s.cluster.HA.AdmissionControl = v }),
+
+		txt(host, "name", "its name", func(s *subject) *string { return &s.host.Name }),
+		is(host, "connected", "the management server reaches it",
+			func(s *subject) bool { return s.host.Connection == inventory.Connected },
+			func(s *subject, v bool) { s.host.Connection = connection(v) }),
+		is(host, "powered_on", "it is on",
+			func(s *subject) bool { return s.host.Power == inventory.PowerOn },
+			func(s *subject, v bool) { s.host.Power = power(v) }),
+		is(host, "maintenance", "it is in maintenance mode",
+			func(s *subject) bool { return s.host.Maintenance },
+			func(s *subject, v bool) { s.host.Maintenance = v }),
+		num(host, "cores", "physical cores",
+			func(s *subject) float64 { return float64(s.host.Cores) },
+			func(s *subject, v float64) { s.host.Cores = int(v) }),
+		num(host, "cpu_capacity_hertz", "all cores together",
+			func(s *subject) float64 { return s.host.CPUHertz },
+			func(s *subject, v float64) { s.host.CPUHertz = v }),
+		num(host, "memory_capacity_bytes", "physical memory",
+			func(s *subject) float64 { return s.host.MemoryBytes },
+			func(s *subject, v float64) { s.host.MemoryBytes = v }),
+		txt(host, "model", "hardware model", func(s *subject) *string { return &s.host.Model }),
+		txt(host, "version", "hypervisor version", func(s *subject) *string { return &s.host.Version }),
+
+		txt(vm, "name", "its name", func(s *subject) *string { return &s.vm.Name }),
+		is(vm, "connected", "the management server reaches it",
+			func(s *subject) bool { return s.vm.Connection == inventory.Connected },
+			func(s *subject, v bool) { s.vm.Connection = connection(v) }),
+		is(vm, "powered_on", "it is on",
+			func(s *subject) bool { return s.vm.Power == inventory.PowerOn },
+			func(s *subject, v bool) { s.vm.Power = power(v) }),
+		num(vm, "vcpus", "virtual CPUs",
+			func(s *subject) float64 { return float64(s.vm.VCPUs) },
+			func(s *subject, v float64) { s.vm.VCPUs = int(v) }),
+		num(vm, "memory_capacity_bytes", "configured memory",
+			func(s *subject) float64 { return s.vm.MemoryBytes },
+			func(s *subject, v float64) { s.vm.MemoryBytes = v }),
+		txt(vm, "guest_os", "guest operating system", func(s *subject) *string { return &s.vm.GuestOS }),
+	}
+}
+
+// vocabulary is every field a pack can read, by path.
+func vocabulary() map[string]*field {
+	out := map[string]*field{}
+	all := facts()
+	for i := range all {
+		out[all[i].path()] = &all[i]
+	}
+	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
+		for _, m := range inventory.MetricsOf(kind) {
+			f := &field{object: kind, name: m.Field(), typ: number, metric: m, sample: true, help: m.Desc().Help}
+			out[f.path()] = f
+		}
+	}
+	return out
+}
+
+// visible are the kinds of object that a rule on a kind can read.
+func visible(on inventory.Kind) []inventory.Kind {
+	switch on {
+	case inventory.KindVM:
+		return []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindCluster}
+	case inventory.KindHost:
+		return []inventory.Kind{inventory.KindHost, inventory.KindCluster}
+	}
+	return []inventory.Kind{inventory.KindCluster}
+}
+
+// horizon says how old what a source told may be.
+type horizon struct {
+	oldest      int64     // Unix milliseconds; samples before it are stale
+	facts       bool      // its facts may be used
+	lastSuccess time.Time // of the source
+}
+
+// horizonOf allows two intervals, to samples and, after a source stopped answering, to facts.
+func horizonOf(src inventory.Source, now time.Time) horizon {
+	oldest := now.Add(-2 * src.Interval)
+	return horizon{
+		oldest:      oldest.UnixMilli(),
+		facts:       src.Up || !src.LastSuccess.Before(oldest),
+		lastSuccess: src.LastSuccess,
+	}
+}
+
+// read is the field's value and true, or when it was last seen (zero: never, or not known) and false.
+func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool) {
+	if !s.has(f.object) {
+		return nil, time.Time{}, false
+	}
+	if f.sample {
+		sample := s.sample(f)
+		if !sample.OK() || sample.At < h.oldest {
+			return nil, utc(sample), false
+		}
+		return sample.Value, utc(sample), true
+	}
+	if !h.facts {
+		return nil, h.lastSuccess, false
+	}
+	v := f.get(s)
+	if v == 0.0 {
+		return nil, time.Time{}, false
+	}
+	return v, time.Time{}, true
+}
+
+func (s *subject) sample(f *field) inventory.Sample {
+	if f.object == inventory.KindVM {
+		return s.vmSamples.Of(f.metric)
+	}
+	return s.hostSamples.Of(f.metric)
+}
+
+func (s *subject) has(k inventory.Kind) bool {
+	switch k {
+	case inventory.KindVM:
+		return s.vm != nil
+	case inventory.KindHost:
+		return s.host != nil
+	}
+	return s.cluster != nil
+}
+
+func utc(s inventory.Sample) time.Time {
+	if s.At == 0 {
+		return time.Time{}
+	}
+	return s.Time().UTC()
+}
+
+func drivenByDRS(c *inventory.Cluster) bool {
+	return c != nil && c.DRS.Enabled && c.DRS.Automation == inventory.AutomationFull
+}
+
+func setDRSAutomatic(c *inventory.Cluster, v bool) {
+	c.DRS.Automation = inventory.AutomationManual
+	if v {
+		c.DRS = inventory.DRS{Enabled: true, Automation: inventory.AutomationFull}
+	}
+}
+
+func connection(v bool) inventory.Connection {
+	if v {
+		return inventory.Connected
+	}
+	return inventory.Disconnected
+}
+
+func power(v bool) inventory.Power {
+	if v {
+		return inventory.PowerOn
+	}
+	return inventory.PowerOff
+}

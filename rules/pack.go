@@ -1,0 +1,348 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// Bounds of a pack.
+const (
+	maxPackBytes   = 1 << 20
+	maxRules       = 100
+	maxConfigKeys  = 100
+	maxTests       = 100
+	maxFor         = 30 * 24 * time.Hour
+	maxDescription = 4096
+)
+
+// Pack is one file of rules with their thresholds and tests.
+type Pack struct {
+	Name        string   `json:"pack"`
+	Version     string   `json:"version"`
+	Description string   `json:"description"`
+	Platforms   []string `json:"platforms,omitempty"` // of the sources it judges; empty: all
+	MinProtip   string   `json:"min_protip,omitempty"`
+	SHA256      string   `json:"sha256"` // of the file's exact bytes, in hex
+	// Config is what the pack declares, with the agent's own values in place. Values are float64, bool or string.
+	Config map[string]any `json:"config,omitempty"`
+	Rules  []*Rule        `json:"rules"`
+
+	file  string
+	tests []packTest
+}
+
+// Rule is a condition on one kind of object, ready to run. It does not change and may be used by many goroutines.
+type Rule struct {
+	Pack     *Pack
+	Name     string
+	On       inventory.Kind
+	When     string
+	For      time.Duration // how long when must hold
+	Clear    string        // empty: when no longer holds
+	Severity Severity
+	Summary  string
+	Remedy   Remedy
+
+	when, clear program
+	summary     template
+	inputs      []*field // what when and clear read
+}
+
+// MarshalText is pack/rule: in JSON a rule is its name.
+func (r *Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// String is pack/rule.
+func (r *Rule) String() string { return r.Pack.Name + "/" + r.Name }
+
+// SettleRange is how long after a change the rule still judges what was before it: the longest range in with, which no
+// rule has in this version, and for.
+func (r *Rule) SettleRange() time.Duration { return r.For }
+
+// Cause is the rule's condition in words, with the pack's thresholds in place.
+func (r *Rule) Cause() string {
+	if r.For == 0 {
+		return r.when.words
+	}
+	return r.when.words + " for " + model.Duration(r.For).String()
+}
+
+// appliesTo reports whether the pack judges what a source of that platform shows.
+func (p *Pack) appliesTo(platform string) bool {
+	return len(p.Platforms) == 0 || slices.Contains(p.Platforms, platform)
+}
+
+var (
+	packName   = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+	ruleName   = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
+	configName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
+	withName   = configName
+	semver     = regexp.MustCompile(`^(\d{1,6})\.(\d{1,6})\.(\d{1,6})$`)
+)
+
+// platforms a pack may name.
+var platforms = []string{"vsphere", "hyperv", "virtualserver", "libvirt", "guest"}
+
+// packParser reads one pack. Rules are compiled after everything else is read, for they need the config wherever it stands.
+type packParser struct {
+	*reader
+	options    Options
+	vocabulary map[string]*field
+	pack       *Pack
+	ruleNodes  []*yaml.Node
+	testNodes  []*yaml.Node
+}
+
+// parse reads a pack. The pack is only good if there are no problems.
+func parse(f File, o Options) (*Pack, Problems) {
+	sum := sha256.Sum256(f.Text)
+	p := packParser{
+		reader:     newReader(f.Name, nil),
+		options:    o,
+		vocabulary: vocabulary(),
+		pack:       &Pack{SHA256: hex.EncodeToString(sum[:]), Config: map[string]any{}, file: f.Name},
+	}
+	if len(f.Text) > maxPackBytes {
+		p.fail(0, 0, "", "larger than %d bytes", maxPackBytes)
+		return p.pack, p.problems
+	}
+	p.reader = newReader(f.Name, f.Text)
+	if p.validUTF8(f.Text) {
+		if doc := p.document(f.Text); doc != nil {
+			p.read(doc)
+		}
+	}
+	return p.pack, p.problems
+}
+
+func (p *packParser) read(doc *yaml.Node) {
+	pack := p.pack
+	p.mapping(doc, "a pack",
+		key{"pack", true, func(n *yaml.Node) {
+			pack.Name = p.matching(n, "pack", packName, "use lower case words with - between them")
+		}},
+		key{"version", true, func(n *yaml.Node) { pack.Version = p.matching(n, "version", semver, "write it as 1.0.0") }},
+		key{"description", true, func(n *yaml.Node) { pack.Description = p.text(n, "description", maxDescription) }},
+		key{"platforms", false, p.readPlatforms},
+		key{"min_protip", false, p.readMinProtip},
+		key{"config", false, p.readConfig},
+		key{"rules", true, func(n *yaml.Node) {
+			p.list(n, "rules", maxRules, func(_ int, v *yaml.Node) { p.ruleNodes = append(p.ruleNodes, v) })
+			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+				p.failNode(n, "", "a pack needs at least one rule")
+			}
+		}},
+		key{"tests", false, func(n *yaml.Node) {
+			p.list(n, "tests", maxTests, func(_ int, v *yaml.Node) { p.testNodes = append(p.testNodes, v) })
+		}},
+	)
+	p.override()
+	names := map[string]bool{}
+	for _, n := range p.ruleNodes {
+		if r := p.readRule(n); r.Name != "" {
+			if names[r.Name] {
+				p.failNode(n, "", "a second rule %s", r.Name)
+			}
+			names[r.Name] = true
+			pack.Rules = append(pack.Rules, r)
+		}
+	}
+	for _, n := range p.testNodes {
+		pack.tests = append(pack.tests, p.readTest(n))
+	}
+}
+
+func (p *packParser) readPlatforms(n *yaml.Node) {
+	p.list(n, "platforms", len(platforms), func(_ int, v *yaml.Node) {
+		if name := p.oneOf(v, "platform", platforms...); name != "" {
+			p.pack.Platforms = append(p.pack.Platforms, name)
+		}
+	})
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.failNode(n, "leave it out for all platforms", "platforms is empty")
+	}
+}
+
+func (p *packParser) readMinProtip(n *yaml.Node) {
+	p.pack.MinProtip = p.matching(n, "min_protip", semver, "write it as 1.0.0")
+	if p.pack.MinProtip != "" && older(p.options.Version, p.pack.MinProtip) {
+		p.failNode(n, "", "the pack needs protip %s, and this is %s", p.pack.MinProtip, p.options.Version)
+	}
+}
+
+// older reports whether version a comes before b. What is no release (a development build) is older than nothing.
+func older(a, b string) bool {
+	x, y := semver.FindStringSubmatch(strings.TrimPrefix(a, "v")), semver.FindStringSubmatch(b)
+	if x == nil || y == nil {
+		return false
+	}
+	for i := 1; i <= 3; i++ {
+		m, _ := strconv.Atoi(x[i])
+		n, _ := strconv.Atoi(y[i])
+		if m != n {
+			return m < n
+		}
+	}
+	return false
+}
+
+func (p *packParser) readConfig(n *yaml.Node) {
+	p.pairs(n, "config", func(k, v *yaml.Node) {
+		if len(p.pack.Config) >= maxConfigKeys {
+			p.failNode(k, "", "config has more than %d keys", maxConfigKeys)
+			return
+		}
+		if !configName.MatchString(k.Value) {
+			p.failNode(k, "use lower case letters, digits and _", "config key %s is not well formed", quoted(k.Value))
+			return
+		}
+		if value := p.value(v, "config."+k.Value); value != nil {
+			p.pack.Config[k.Value] = value
+		}
+	})
+}
+
+// override puts the agent's own values in the place of the pack's defaults.
+func (p *packParser) override() {
+	own := p.options.Config[p.pack.Name]
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		was, ok := p.pack.Config[name]
+		if !ok {
+			p.fail(0, 0, didYouMean(name, slices.Sorted(maps.Keys(p.pack.Config))),
+				"the agent's config sets packs.config.%s.%s, which the pack does not have", p.pack.Name, name)
+			continue
+		}
+		value, ok := asScalar(own[name])
+		if !ok || reflect.TypeOf(value) != reflect.TypeOf(was) {
+			p.fail(0, 0, "", "the agent's config sets packs.config.%s.%s to %v, which must be %s",
+				p.pack.Name, name, shorten(fmt.Sprint(own[name]), 40), typeName(reflect.TypeOf(was).Kind()))
+			continue
+		}
+		p.pack.Config[name] = value
+	}
+}
+
+// asScalar is a decoded YAML value as a pack knows it.
+func asScalar(v any) (any, bool) {
+	switch v := v.(type) {
+	case bool:
+		return v, true
+	case string:
+		return v, len(v) <= maxText
+	case int:
+		return float64(v), true
+	case int64:
+		return float64(v), true
+	case uint64:
+		return float64(v), true
+	case float64:
+		return v, finite(v)
+	}
+	return nil, false
+}
+
+func (p *packParser) readRule(n *yaml.Node) *Rule {
+	r := &Rule{Pack: p.pack}
+	var when, clear, summary, with *yaml.Node
+	p.mapping(n, "a rule",
+		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
+		key{"on", true, func(n *yaml.Node) { r.On, _ = inventory.ParseKind(p.oneOf(n, "on", "host", "vm", "cluster")) }},
+		key{"with", false, func(n *yaml.Node) { with = n }},
+		key{"when", true, func(n *yaml.Node) { when = n }},
+		key{"for", false, func(n *yaml.Node) { r.For = p.duration(n, "for", maxFor) }},
+		key{"clear", false, func(n *yaml.Node) { clear = n }},
+		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
+		key{"summary", true, func(n *yaml.Node) { summary = n }},
+		key{"remedy", true, func(n *yaml.Node) { r.Remedy = p.readRemedy(n) }},
+	)
+	if with != nil && with.ShortTag() != "!!null" {
+		p.readWith(with)
+		return r // when and clear would fail at the names that with binds
+	}
+	if r.On == 0 {
+		return r // no names to check expressions against
+	}
+	p.checkRemedy(r, n)
+	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary}
+	if when != nil {
+		r.When, r.when = p.condition(when, "when", sc)
+		r.inputs = slices.Clone(r.when.reads)
+	}
+	if clear != nil {
+		r.Clear, r.clear = p.condition(clear, "clear", sc)
+		for _, f := range r.clear.reads {
+			if !slices.Contains(r.inputs, f) {
+				r.inputs = append(r.inputs, f)
+			}
+		}
+	}
+	if summary != nil && p.scalar(summary, "summary") {
+		var faults []fault
+		r.Summary = summary.Value
+		r.summary, faults = parseTemplate(summary.Value, sc)
+		p.failFaults(summary, "summary", faults)
+	}
+	return r
+}
+
+// condition compiles when or clear.
+func (p *packParser) condition(n *yaml.Node, what string, sc scope) (string, program) {
+	if !p.scalar(n, what) {
+		return "", program{}
+	}
+	prog, faults := compile(n.Value, sc, wantBool)
+	p.failFaults(n, what, faults)
+	if len(faults) == 0 && len(prog.reads) == 0 {
+		p.failNode(n, "", "%s reads nothing of the %s: it would always be the same", what, sc.on)
+	}
+	return n.Value, prog
+}
+
+func (p *packParser) failFaults(n *yaml.Node, what string, faults []fault) {
+	for _, f := range faults {
+		line, column := p.place(n, f.at)
+		p.fail(line, column, f.hint, "%s: %s", what, f.message)
+	}
+}
+
+// readWith checks the form of PromQL bindings, so that a pack's other errors show, and refuses them.
+func (p *packParser) readWith(n *yaml.Node) {
+	if !p.pairs(n, "with", func(k, v *yaml.Node) {
+		if !withName.MatchString(k.Value) {
+			p.failNode(k, "use lower case letters, digits and _", "name %s is not well formed", quoted(k.Value))
+		}
+		p.text(v, "with."+k.Value, maxExprBytes)
+	}) {
+		return
+	}
+	p.failNode(n, "read the last samples instead, as in host.cpu_usage_ratio, and lengthen for",
+		"with: PromQL needs history, which this version of protip does not have")
+}
+
+func (p *packParser) readRemedy(n *yaml.Node) Remedy {
+	var r Remedy
+	p.mapping(n, "a remedy", key{"action", true, func(n *yaml.Node) {
+		r.Action = RemedyAction(p.oneOf(n, "action", string(RebalanceHost), string(Migrate), string(NoRemedy)))
+	}})
+	return r
+}
+
+// checkRemedy refuses a remedy that has no meaning for what the rule is on.
+func (p *packParser) checkRemedy(r *Rule, n *yaml.Node) {
+	wants := map[RemedyAction]inventory.Kind{RebalanceHost: inventory.KindHost, Migrate: inventory.KindVM}
+	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On {
+		p.failNode(n, "", "remedy %s is for a rule on a %s, and %s is on a %s", r.Remedy.Action, kind, r.Name, r.On)
+	}
+}

@@ -1,0 +1,44 @@
+package packs_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/protip/protip/rules"
+	"github.com/protip/protip/rules/packs"
+)
+
+func TestShippedPacks(t *testing.T) {
+	names := packs.Names()
+	if !slices.Contains(names, "host-pressure") {
+		t.Fatalf("shipped packs are %v", names)
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			file, err := packs.File(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set, err := rules.Load([]rules.File{file}, rules.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pack, ok := set.Pack(name)
+			if !ok {
+				t.Fatalf("the pack calls itself %s", set.Packs()[0].Name)
+			}
+			if pack.Tests() == 0 {
+				t.Error("a shipped pack needs tests")
+			}
+			if err := pack.Test(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestUnknownPack(t *testing.T) {
+	if _, err := packs.File("nonesuch"); err == nil {
+		t.Fatal("no error")
+	}
+}
