@@ -1,0 +1,207 @@
+package exposition
+
+import (
+	"strconv"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// Family describes one metric of the fleet, as it is exposed.
+type Family struct {
+	Name string
+	Type inventory.Type
+	Help string
+}
+
+// change says what of an object a family shows, and so when its lines must be rendered again.
+type change uint8
+
+const (
+	facts   change = 1 << iota // what is configured: the object's own record
+	samples                    // what was measured
+	place                      // what is known of its host, its cluster or its VMs
+)
+
+// row is what an object's lines are rendered from.
+type row[T any] struct {
+	object   *T
+	samples  inventory.Samples
+	where    where
+	identity []byte // its labels: source="...",vm="...",vm_id="..."
+}
+
+// where is what an object's lines show of other objects.
+type where struct {
+	host    *inventory.Host
+	cluster *inventory.Cluster
+	vms     int // on a host, without templates
+}
+
+// family renders one metric of a kind of object: at most one line an object.
+type family[T any] struct {
+	Family
+	shows  change
+	value  func(*row[T]) (v float64, ok bool)
+	labels func([]byte, *row[T]) []byte // appends further labels; nil if there are none
+}
+
+// Families lists the fleet's metrics in order of exposition.
+func Families() []Family {
+	out := sourceFamilies()
+	for _, f := range clusterFamilies() {
+		out = append(out, f.Family)
+	}
+	for _, f := range hostFamilies() {
+		out = append(out, f.Family)
+	}
+	for _, f := range vmFamilies() {
+		out = append(out, f.Family)
+	}
+	return out
+}
+
+func clusterFamilies() []family[inventory.Cluster] {
+	return []family[inventory.Cluster]{
+		info("virt_cluster_info", "A cluster, and what its own balancer and restart are set to.", facts,
+			func(b []byte, r *row[inventory.Cluster]) []byte {
+				c := r.object
+				b = label(b, "drs", strconv.FormatBool(c.DRS.Enabled))
+				b = label(b, "drs_automation", string(c.DRS.Automation))
+				return label(b, "ha", strconv.FormatBool(c.HA.Enabled))
+			}),
+	}
+}
+
+func hostFamilies() []family[inventory.Host] {
+	fact := func(name, help string, value func(*inventory.Host) (float64, bool)) family[inventory.Host] {
+		return family[inventory.Host]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.Host]) (float64, bool) { return value(r.object) },
+		}
+	}
+	return append([]family[inventory.Host]{
+		info("virt_host_info", "A hypervisor host, what it is and the cluster it belongs to.", facts|place,
+			func(b []byte, r *row[inventory.Host]) []byte {
+				b = label(b, "virt_cluster", clusterName(r.where.cluster))
+				b = label(b, "uuid", r.object.UUID)
+				b = label(b, "model", r.object.Model)
+				b = label(b, "cpu_model", r.object.CPUModel)
+				return label(b, "version", r.object.Version)
+			}),
+		fact("virt_host_connected", "Whether the management server reaches the host (1) or not (0).",
+			func(h *inventory.Host) (float64, bool) {
+				return truth(h.Connection == inventory.Connected, h.Connection != "")
+			}),
+		fact("virt_host_powered_on", "Whether the host is powered on (1) or not (0).",
+			func(h *inventory.Host) (float64, bool) { return truth(h.Power == inventory.PowerOn, known(h.Power)) }),
+		fact("virt_host_maintenance", "Whether the host is in maintenance mode (1) or not (0).",
+			func(h *inventory.Host) (float64, bool) { return truth(h.Maintenance, true) }),
+		fact("virt_host_cpu_capacity_hertz", "CPU of the host, all cores together.",
+			func(h *inventory.Host) (float64, bool) { return h.CPUHertz, h.CPUHertz > 0 }),
+		fact("virt_host_cpu_cores", "CPU cores of the host.",
+			func(h *inventory.Host) (float64, bool) { return float64(h.Cores), h.Cores > 0 }),
+		fact("virt_host_memory_capacity_bytes", "Memory of the host.",
+			func(h *inventory.Host) (float64, bool) { return h.MemoryBytes, h.MemoryBytes > 0 }),
+		{
+			Family: Family{"virt_host_vms", inventory.Gauge, "VMs on the host, running or not, templates not counted."},
+			shows:  place,
+			value:  func(r *row[inventory.Host]) (float64, bool) { return float64(r.where.vms), true },
+		},
+	}, measured[inventory.Host](inventory.KindHost)...)
+}
+
+func vmFamilies() []family[inventory.VM] {
+	fact := func(name, help string, value func(*inventory.VM) (float64, bool)) family[inventory.VM] {
+		return family[inventory.VM]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.VM]) (float64, bool) { return value(r.object) },
+		}
+	}
+	return append([]family[inventory.VM]{
+		info("virt_vm_info", "A VM, what it is and where it runs: the one series that changes when it moves.", facts|place,
+			func(b []byte, r *row[inventory.VM]) []byte {
+				host := ""
+				if r.where.host != nil {
+					host = r.where.host.Name
+				}
+				b = label(b, "host", host)
+				b = label(b, "host_id", r.object.Host.Ref)
+				b = label(b, "virt_cluster", clusterName(r.where.cluster))
+				b = label(b, "uuid", r.object.UUID)
+				return label(b, "guest_os", r.object.GuestOS)
+			}),
+		fact("virt_vm_powered_on", "Whether the VM is powered on (1) or not (0).",
+			func(vm *inventory.VM) (float64, bool) { return truth(vm.Power == inventory.PowerOn, known(vm.Power)) }),
+		fact("virt_vm_connected", "Whether the management server has the VM under control (1) or not (0): 0 if disconnected, orphaned or inaccessible.",
+			func(vm *inventory.VM) (float64, bool) {
+				return truth(vm.Connection == inventory.Connected, vm.Connection != "")
+			}),
+		fact("virt_vm_template", "Whether the VM is a template (1) or not (0).",
+			func(vm *inventory.VM) (float64, bool) { return truth(vm.Template, true) }),
+		fact("virt_vm_vcpus", "vCPUs of the VM.",
+			func(vm *inventory.VM) (float64, bool) { return float64(vm.VCPUs), vm.VCPUs > 0 }),
+		fact("virt_vm_memory_capacity_bytes", "Memory configured for the VM.",
+			func(vm *inventory.VM) (float64, bool) { return vm.MemoryBytes, vm.MemoryBytes > 0 }),
+	}, measured[inventory.VM](inventory.KindVM)...)
+}
+
+// measured are the families of a kind's samples: those that are still true, and only them.
+func measured[T any](k inventory.Kind) []family[T] {
+	var out []family[T]
+	for _, m := range inventory.MetricsOf(k) {
+		d := m.Desc()
+		out = append(out, family[T]{
+			Family: Family{d.Name, d.Type, d.Help}, shows: samples,
+			value: func(r *row[T]) (float64, bool) { return r.samples.Value(m) },
+		})
+	}
+	return out
+}
+
+// info is a family whose value is always 1 and whose labels say it all. It is a gauge in every format: OpenMetrics' own info
+// type would be lost in Prometheus' storage anyway.
+func info[T any](name, help string, shows change, labels func([]byte, *row[T]) []byte) family[T] {
+	return family[T]{
+		Family: Family{name, inventory.Gauge, help}, shows: shows, labels: labels,
+		value: func(*row[T]) (float64, bool) { return 1, true },
+	}
+}
+
+func clusterName(c *inventory.Cluster) string {
+	if c == nil {
+		return ""
+	}
+	return c.Name
+}
+
+// truth is a condition as 1 or 0, if it is known.
+func truth(b, known bool) (v float64, ok bool) {
+	if b {
+		v = 1
+	}
+	return v, known
+}
+
+func known(p inventory.Power) bool { return p != "" && p != inventory.PowerUnknown }
+
+// The identity labels of each kind. They are few and stable: no series but the info ones changes when a VM moves.
+
+func clusterIdentity(b []byte, source string, c *inventory.Cluster) []byte {
+	return identity(b, source, "virt_cluster", c.Name, "cluster_id", c.ID.Ref)
+}
+
+func hostIdentity(b []byte, source string, h *inventory.Host) []byte {
+	return identity(b, source, "host", h.Name, "host_id", h.ID.Ref)
+}
+
+func vmIdentity(b []byte, source string, vm *inventory.VM) []byte {
+	return identity(b, source, "vm", vm.Name, "vm_id", vm.ID.Ref)
+}
+
+func identity(b []byte, source, nameLabel, name, refLabel, ref string) []byte {
+	b = append(b, `source="`...)
+	b = appendEscaped(b, source)
+	b = append(b, '"')
+	b = label(b, nameLabel, name)
+	return label(b, refLabel, ref)
+}

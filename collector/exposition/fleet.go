@@ -1,0 +1,154 @@
+package exposition
+
+import (
+	"bytes"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// fleet is the rendered form of the last snapshot.
+type fleet struct {
+	sources  []Family
+	clusters []family[inventory.Cluster]
+	hosts    []family[inventory.Host]
+	vms      []family[inventory.VM]
+	headers  map[string][2]*block // by family; classic text and OpenMetrics
+
+	order []*source
+	known map[string]*source
+	state map[string]*block // of the sources' own families
+	free  freelist
+	zip   zipper
+}
+
+// source is one source's rendered objects.
+type source struct {
+	clusters table[inventory.Cluster]
+	hosts    table[inventory.Host]
+	vms      table[inventory.VM]
+	onHost   map[inventory.ID]int // VMs by host, without templates
+	tally    tally
+}
+
+func newFleet() *fleet {
+	f := &fleet{
+		sources: sourceFamilies(), clusters: clusterFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
+		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
+	}
+	for _, family := range Families() {
+		f.headers[family.Name] = [2]*block{{raw: header(family, false)}, {raw: header(family, true)}}
+	}
+	return f
+}
+
+// update renders what the snapshot changed. alone says that nobody reads the bytes of an earlier update any more.
+func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
+	f.free.use(alone)
+	f.zip.free.use(alone)
+	f.order = f.order[:0]
+	for _, state := range snap.Sources() {
+		src, ok := f.known[state.Name]
+		if !ok {
+			src = &source{
+				clusters: newTable(state.Name, f.clusters, clusterIdentity),
+				hosts:    newTable(state.Name, f.hosts, hostIdentity),
+				vms:      newTable(state.Name, f.vms, vmIdentity),
+			}
+			f.known[state.Name] = src
+		}
+		src.update(snap, state.Name, f)
+		f.order = append(f.order, src)
+	}
+	for _, family := range f.sources {
+		raw := appendSources(nil, family.Name, snap, f.known)
+		if old := f.state[family.Name]; old == nil || !bytes.Equal(old.raw, raw) {
+			f.state[family.Name] = &block{raw: raw}
+		}
+	}
+}
+
+// update renders a source's changed objects. A host's lines show its cluster and count its VMs, a VM's its host and cluster.
+func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
+	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
+	moved := !same(vms.Facts, s.vms.last.Facts)
+	placed := moved || !same(hosts.Facts, s.hosts.last.Facts) || !same(clusters.Facts, s.clusters.last.Facts)
+	if moved {
+		s.onHost = countByHost(vms.Facts)
+	}
+	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) {
+		s.tally = tally{
+			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts),
+			staleHosts: stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
+			staleVMs:   stale(vms, func(vm *inventory.VM) bool { return vm.Power == inventory.PowerOn }),
+		}
+	}
+	s.clusters.update(clusters, nil, f)
+	if !placed {
+		s.hosts.update(hosts, nil, f)
+		s.vms.update(vms, nil, f)
+		return
+	}
+	s.hosts.update(hosts, func(h *inventory.Host) where {
+		cluster, _ := snap.Cluster(h.Cluster)
+		return where{cluster: cluster, vms: s.onHost[h.ID]}
+	}, f)
+	s.vms.update(vms, func(vm *inventory.VM) where {
+		host, _ := snap.Host(vm.Host)
+		cluster, _ := snap.ClusterOf(vm)
+		return where{host: host.Host, cluster: cluster}
+	}, f)
+}
+
+func countByHost(vms []*inventory.VM) map[inventory.ID]int {
+	count := map[inventory.ID]int{}
+	for _, vm := range vms {
+		if vm != nil && !vm.Template {
+			count[vm.Host]++
+		}
+	}
+	return count
+}
+
+// blocks are the fleet's families in order, each with its header; a family without a line has none.
+func (f *fleet) blocks(openMetrics bool) []*block {
+	var out []*block
+	add := func(name string, lines ...*block) {
+		first := len(out)
+		for _, b := range lines {
+			if len(b.raw) == 0 {
+				continue
+			}
+			if len(out) == first {
+				if openMetrics {
+					out = append(out, f.headers[name][1])
+				} else {
+					out = append(out, f.headers[name][0])
+				}
+			}
+			out = append(out, b)
+		}
+	}
+	lines := make([]*block, len(f.order))
+	for _, family := range f.sources {
+		add(family.Name, f.state[family.Name])
+	}
+	for i, family := range f.clusters {
+		for j, src := range f.order {
+			lines[j] = &src.clusters.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.hosts {
+		for j, src := range f.order {
+			lines[j] = &src.hosts.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.vms {
+		for j, src := range f.order {
+			lines[j] = &src.vms.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	return out
+}
