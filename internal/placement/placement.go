@@ -17,9 +17,9 @@ type Demand struct {
 	VMs map[inventory.ID]Use
 }
 
-// VMSpec is the VM to be placed. ID is zero for one that does not exist yet.
+// VMSpec is the VM to be placed. Of one that exists only ID counts: the rest is in the snapshot and the demand.
 type VMSpec struct {
-	ID          inventory.ID
+	ID          inventory.ID // zero for one that does not exist yet
 	Name        string
 	VCPUs       int
 	MemoryBytes float64
@@ -32,14 +32,33 @@ type Policy struct {
 	Ceiling float64
 	// Incoming are VMs on their way to a host: they count there as if they had arrived.
 	Incoming map[inventory.ID][]inventory.ID
+	// Frozen are VMs that may not be moved now, and why. Relieve leaves them where they are.
+	Frozen map[inventory.ID]string
 }
 
 // Reason is one thing that speaks for or against a host.
 type Reason struct {
-	Code string `json:"code"` // stable: cpu_room, memory_room, maintenance, stale, affinity, anti_affinity, same_host, ...
+	Code string `json:"code"` // stable; see the Code constants
 	Text string `json:"text"`
 	Bars bool   `json:"bars"` // the host may not take the VM
 }
+
+// Codes of reasons. The first two say what is left after the move, the others only ever speak against a host.
+const (
+	CodeCPURoom       = "cpu_room"
+	CodeMemoryRoom    = "memory_room"
+	CodeSameHost      = "same_host"
+	CodeStale         = "stale"          // the source or the host's load is not known as of now
+	CodeDisconnected  = "disconnected"   // or not powered on
+	CodeMaintenance   = "maintenance"    //
+	CodeNoCapacity    = "no_capacity"    // the host's size is not known
+	CodeUnknownDemand = "unknown_demand" // of the VM, or of one that runs on the host
+	CodeNotRunning    = "not_running"    // the VM is off, suspended or a template
+	CodeVMUnreachable = "vm_unreachable" // the platform does not reach the VM
+	CodeAffinity      = "affinity"
+	CodeAntiAffinity  = "anti_affinity"
+	CodeWide          = "wide" // more vCPUs than the host has cores
+)
 
 // Rating is how well a host suits a VM.
 type Rating struct {
@@ -51,7 +70,8 @@ type Rating struct {
 	Reasons []Reason     `json:"reasons"`
 }
 
-// Load is a host's expected utilisation, 0..1 of its capacity; above 1 it is over-committed.
+// Load is a host's expected utilisation, 0..1 of its capacity; above 1 it is over-committed. It is zero where the host's load
+// is not known, which a reason then says.
 type Load struct {
 	CPURatio    float64 `json:"cpu_ratio"`
 	MemoryRatio float64 `json:"memory_ratio"`

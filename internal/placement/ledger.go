@@ -1,0 +1,133 @@
+package placement
+
+import (
+	"fmt"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// ledger is what every host is expected to carry: overhead, the VMs that run on it, and those on their way to it. A VM on its
+// way counts on both hosts until it is gone.
+//
+//	load     = overhead + sum of the demand of its VMs
+//	overhead = max(0, what was measured on the host - what was measured of the VMs whose demand counts)
+//
+// So a running VM without a known demand is still in the load, as part of the overhead, with what it used.
+type ledger struct {
+	snap   *inventory.Snapshot
+	demand Demand
+	books  map[inventory.ID]*book
+}
+
+// book is one host's page. It is made when first asked for.
+type book struct {
+	host    inventory.HostView
+	load    Use
+	vms     map[inventory.ID]bool // running here, or about to
+	unknown string                // a VM without known demand
+	stale   string                // why the load is not known
+}
+
+func newLedger(s *inventory.Snapshot, d Demand) *ledger {
+	return &ledger{snap: s, demand: d, books: map[inventory.ID]*book{}}
+}
+
+func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
+	if b, ok := l.books[host.ID]; ok {
+		return b
+	}
+	b := &book{host: host, vms: map[inventory.ID]bool{}, stale: staleness(l.snap, host)}
+	l.books[host.ID] = b
+	b.load.CPUHertz, _ = host.Samples.Value(inventory.HostCPUUsage)
+	b.load.MemoryBytes, _ = host.Samples.Value(inventory.HostMemoryUsage)
+	var demanded Use
+	for _, vm := range l.snap.VMsOn(host.ID) {
+		if !runs(vm.VM) {
+			continue
+		}
+		b.vms[vm.ID] = true
+		use, ok := l.use(vm.ID)
+		if !ok {
+			b.unknown = vm.Name
+			continue
+		}
+		demanded = demanded.plus(use)
+		measured, _ := vm.Samples.Value(inventory.VMCPUUsage)
+		b.load.CPUHertz -= measured
+		measured, _ = vm.Samples.Value(inventory.VMMemoryUsage)
+		b.load.MemoryBytes -= measured
+	}
+	b.load = Use{max(0, b.load.CPUHertz), max(0, b.load.MemoryBytes)}.plus(demanded)
+	for _, vm := range incoming {
+		l.arrive(b, vm)
+	}
+	return b
+}
+
+// arrive counts a VM on a host, once.
+func (l *ledger) arrive(b *book, vm inventory.ID) {
+	if b.vms[vm] {
+		return
+	}
+	b.vms[vm] = true
+	use, ok := l.use(vm)
+	if !ok {
+		b.unknown = l.name(vm)
+		return
+	}
+	b.load = b.load.plus(use)
+}
+
+// leave takes a VM off a host.
+func (l *ledger) leave(b *book, vm inventory.ID) {
+	if use, ok := l.use(vm); ok && b.vms[vm] {
+		delete(b.vms, vm)
+		b.load = b.load.minus(use)
+	}
+}
+
+func (l *ledger) use(vm inventory.ID) (Use, bool) {
+	use, ok := l.demand.VMs[vm]
+	return use, ok && use.valid()
+}
+
+func (l *ledger) name(id inventory.ID) string {
+	if vm, ok := l.snap.VM(id); ok {
+		return vm.Name
+	}
+	return id.String()
+}
+
+// ratio is a load over the host's capacity.
+func (b *book) ratio(u Use) Load {
+	return Load{u.CPUHertz / b.host.CPUHertz, u.MemoryBytes / b.host.MemoryBytes}
+}
+
+// sized reports whether the host's capacity is known.
+func (b *book) sized() bool {
+	return b.host.CPUHertz > 0 && b.host.MemoryBytes > 0 && amount(b.host.CPUHertz) && amount(b.host.MemoryBytes)
+}
+
+// staleness is why a host's load is not known as of now, empty if it is.
+func staleness(s *inventory.Snapshot, h inventory.HostView) string {
+	src, ok := s.Source(h.ID.Source)
+	switch {
+	case !ok || !src.Synced:
+		return fmt.Sprintf("source %s has not listed its objects yet", h.ID.Source)
+	case !src.Up:
+		return fmt.Sprintf("source %s does not answer", h.ID.Source)
+	}
+	for _, m := range []inventory.Metric{inventory.HostCPUUsage, inventory.HostMemoryUsage} {
+		v, ok := h.Samples.Value(m)
+		if !ok || !amount(v) {
+			return fmt.Sprintf("no recent %s", m)
+		}
+	}
+	return ""
+}
+
+func (u Use) plus(v Use) Use { return Use{u.CPUHertz + v.CPUHertz, u.MemoryBytes + v.MemoryBytes} }
+
+func (u Use) minus(v Use) Use {
+	return Use{max(0, u.CPUHertz-v.CPUHertz), max(0, u.MemoryBytes-v.MemoryBytes)}
+}

@@ -1,0 +1,236 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// softCost is how many stars each thing costs that speaks against a host without barring it.
+const softCost = 1.5
+
+// Rate rates every host of the VM's cluster, or, for a VM that does not exist yet, every host there is; best first, barred ones
+// last. A VM that the snapshot does not know has no ratings.
+//
+// A host that nothing bars has
+//
+//	stars = 5 x (1 - u / ceiling) - 1.5 for each thing that speaks against it
+//
+// rounded to a half and at least a half, where u is the expected utilisation after the move of CPU or memory, whichever is
+// tighter. So five stars is an empty host, and half a star one that would just not pass the ceiling. Between equal stars the
+// host with the lower u comes first, then the name.
+func Rate(s *inventory.Snapshot, d Demand, vm VMSpec, p Policy) []Rating {
+	return newLedger(s, d).rate(vm, p)
+}
+
+// Of is the rating of one host.
+func Of(ratings []Rating, host inventory.ID) (Rating, bool) {
+	i := slices.IndexFunc(ratings, func(r Rating) bool { return r.Host == host })
+	if i < 0 {
+		return Rating{}, false
+	}
+	return ratings[i], true
+}
+
+// Barred is the first reason that bars the host, in words.
+func (r Rating) Barred() (string, bool) {
+	for _, reason := range r.Reasons {
+		if reason.Bars {
+			return reason.Text, true
+		}
+	}
+	return "", false
+}
+
+// Words are the rating's stars and reasons in one line.
+func (r Rating) Words() string {
+	texts := make([]string, len(r.Reasons))
+	for i, reason := range r.Reasons {
+		texts[i] = reason.Text
+	}
+	return fmt.Sprintf("%g stars: %s", r.Stars, strings.Join(texts, ", "))
+}
+
+// candidate is the VM to be placed, with all that is the same for every host.
+type candidate struct {
+	VMSpec
+	current inventory.ID // host, zero for a new VM
+	rules   []inventory.Rule
+	bars    []Reason // what keeps it from any host
+}
+
+func (l *ledger) rate(spec VMSpec, p Policy) []Rating {
+	c, hosts := l.candidate(spec)
+	out := make([]Rating, 0, len(hosts))
+	for _, h := range hosts {
+		out = append(out, l.rateHost(c, l.of(h, p.Incoming[h.ID]), p.Ceiling))
+	}
+	slices.SortFunc(out, func(a, b Rating) int {
+		return cmp.Or(cmp.Compare(b.Stars, a.Stars), cmp.Compare(a.After.tighter(), b.After.tighter()),
+			cmp.Compare(a.Name, b.Name), cmp.Compare(a.Host.String(), b.Host.String()))
+	})
+	return out
+}
+
+// candidate looks the VM up, and the hosts it might go to.
+func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
+	c := &candidate{VMSpec: spec}
+	if spec.ID.IsZero() {
+		if !spec.Use.valid() {
+			c.bar(CodeUnknownDemand, "its demand is no number")
+		}
+		return c, slices.Collect(l.snap.Hosts())
+	}
+	vm, ok := l.snap.VM(spec.ID)
+	if !ok {
+		return c, nil
+	}
+	c.Name, c.VCPUs, c.MemoryBytes, c.current = vm.Name, vm.VCPUs, vm.MemoryBytes, vm.Host
+	c.Use, ok = l.use(vm.ID)
+	switch {
+	case vm.Template:
+		c.bar(CodeNotRunning, "it is a template")
+	case vm.Power != inventory.PowerOn:
+		c.bar(CodeNotRunning, fmt.Sprintf("it is not running (power %s), and only a running VM is live-migrated", vm.Power))
+	case vm.Connection != inventory.Connected:
+		c.bar(CodeVMUnreachable, fmt.Sprintf("the platform does not reach it (%s)", vm.Connection))
+	case !ok:
+		c.bar(CodeUnknownDemand, "its demand is not known")
+	}
+	here, ok := l.snap.Host(vm.Host)
+	if !ok {
+		return c, nil
+	}
+	cluster, ok := l.snap.Cluster(here.Cluster)
+	if !ok {
+		return c, []inventory.HostView{here}
+	}
+	for _, r := range cluster.Rules {
+		if r.Enabled && slices.Contains(r.VMs, vm.ID) {
+			c.rules = append(c.rules, r)
+		}
+	}
+	return c, l.snap.HostsOf(cluster.ID)
+}
+
+func (c *candidate) bar(code, text string) {
+	name := cmp.Or(c.Name, "the VM")
+	c.bars = append(c.bars, Reason{code, name + ": " + text, true})
+}
+
+// rateHost rates one host. What is known of the host comes before what follows from it.
+func (l *ledger) rateHost(c *candidate, b *book, ceiling float64) Rating {
+	r := Rating{Host: b.host.ID, Name: b.host.Name, Reasons: slices.Clone(c.bars)}
+	against := func(code, text string, bars bool) { r.Reasons = append(r.Reasons, Reason{code, text, bars}) }
+	if c.current == b.host.ID {
+		against(CodeSameHost, "the VM runs here already", true)
+	}
+	if b.host.Maintenance {
+		against(CodeMaintenance, "in maintenance", true)
+	}
+	if b.host.Connection != inventory.Connected || b.host.Power != inventory.PowerOn {
+		against(CodeDisconnected, fmt.Sprintf("%s, power %s", b.host.Connection, b.host.Power), true)
+	}
+	if b.unknown != "" && b.stale == "" {
+		against(CodeUnknownDemand, fmt.Sprintf("the demand of %s, which is here or on its way, is not known", b.unknown), true)
+	}
+	l.rateRules(c, b, against)
+	if b.host.Cores > 0 && c.VCPUs > b.host.Cores {
+		against(CodeWide, fmt.Sprintf("%d vCPUs are more than its %d cores", c.VCPUs, b.host.Cores), false)
+	}
+	switch {
+	case b.stale != "":
+		against(CodeStale, "its load is not known: "+b.stale, true)
+	case !b.sized():
+		against(CodeNoCapacity, "its capacity is not known", true)
+	case c.Use.valid():
+		l.rateRoom(c, b, ceiling, &r)
+	}
+	r.Stars = stars(r, ceiling)
+	return r
+}
+
+// rateRoom compares the host's load with and without the VM.
+func (l *ledger) rateRoom(c *candidate, b *book, ceiling float64, r *Rating) {
+	without, with := b.load, b.load.plus(c.Use)
+	switch {
+	case c.current == b.host.ID:
+		with = b.load
+	case b.vms[c.ID]: // on its way here, so counted already
+		without, with = b.load.minus(c.Use), b.load
+	}
+	r.Before, r.After = b.ratio(without), b.ratio(with)
+	room := []Reason{
+		roomFor(CodeCPURoom, "CPU", r.Before.CPURatio, r.After.CPURatio, ceiling, hertz(b.host.CPUHertz)),
+		roomFor(CodeMemoryRoom, "memory", r.Before.MemoryRatio, r.After.MemoryRatio, ceiling, bytes(b.host.MemoryBytes)),
+	}
+	r.Reasons = append(room, r.Reasons...)
+}
+
+func roomFor(code, what string, before, after, ceiling float64, capacity string) Reason {
+	text := fmt.Sprintf("%s %s -> %s of %s", what, percent(before), percent(after), capacity)
+	bars := !(after <= ceiling) // also where either is no number
+	if bars {
+		text = fmt.Sprintf("%s %s -> %.1f %% of %s, above the ceiling of %s", what, percent(before), 100*after, capacity, percent(ceiling))
+	}
+	return Reason{code, text, bars}
+}
+
+// rateRules looks at the affinity rules that the VM is in. A rule's other VMs count while they run, where they run or go to.
+func (l *ledger) rateRules(c *candidate, b *book, against func(code, text string, bars bool)) {
+	for _, rule := range c.rules {
+		for _, other := range rule.VMs {
+			if other == c.ID {
+				continue
+			}
+			if why := l.breaks(rule, other, b); why != "" {
+				code := CodeAffinity
+				if rule.Kind == inventory.AntiAffinity {
+					code = CodeAntiAffinity
+				}
+				against(code, why, rule.Mandatory)
+				break
+			}
+		}
+	}
+}
+
+// breaks is how placing a VM of the rule on the host would break it with the other VM.
+func (l *ledger) breaks(rule inventory.Rule, other inventory.ID, b *book) string {
+	switch rule.Kind {
+	case inventory.AntiAffinity:
+		if b.vms[other] {
+			return fmt.Sprintf("rule %q keeps it apart from %s, which is here", rule.Name, l.name(other))
+		}
+	case inventory.Affinity:
+		if vm, ok := l.snap.VM(other); ok && runs(vm.VM) && !b.vms[other] {
+			return fmt.Sprintf("rule %q keeps it together with %s, which is elsewhere", rule.Name, vm.Name)
+		}
+	}
+	return ""
+}
+
+func stars(r Rating, ceiling float64) float64 {
+	value := 5 * (1 - r.After.tighter()/ceiling)
+	for _, reason := range r.Reasons {
+		if reason.Bars {
+			return 0
+		}
+		if reason.Code != CodeCPURoom && reason.Code != CodeMemoryRoom {
+			value -= softCost
+		}
+	}
+	return max(0.5, min(5, math.Round(value*2)/2))
+}
+
+func (l Load) tighter() float64 { return max(l.CPURatio, l.MemoryRatio) }
+
+func percent(ratio float64) string { return fmt.Sprintf("%.0f %%", 100*ratio) }
+
+func hertz(v float64) string { return fmt.Sprintf("%.1f GHz", v/1e9) }
+
+func bytes(v float64) string { return fmt.Sprintf("%.0f GiB", v/(1<<30)) }
