@@ -21,8 +21,13 @@ type Source interface {
 	Watch(ctx context.Context, emit func(inventory.Delta)) error
 }
 
-// ErrCredentials says that the platform refused the log-in. It is not tried again soon: that would lock the account.
-var ErrCredentials = errors.New("credentials refused")
+// Errors of Watch that trying again soon would not mend, and might make worse.
+var (
+	// ErrCredentials says that the platform refused the log-in: asking again and again would lock the account.
+	ErrCredentials = errors.New("credentials refused")
+	// ErrDuplicate says that another source of this process watches the same platform already.
+	ErrDuplicate = errors.New("watched twice")
+)
 
 // Observer hears how a source fares; each method may be called from any goroutine.
 type Observer interface {
@@ -30,11 +35,11 @@ type Observer interface {
 	Call(method string)
 	// Fault counts an error that did not end Watch, by its kind (perf, quickstats, decode, ...), and says it in the log.
 	Fault(kind string, err error)
-	// Cycle reports how long one cycle of samples took, in seconds.
-	Cycle(seconds float64)
+	// Cycle reports how long one cycle of samples took, in seconds, by what was sampled (usage, perf, ...).
+	Cycle(part string, seconds float64)
 }
 
-// Sink takes what sources see. *inventory.Fleet with a clock is one.
+// Sink takes what sources see. FleetSink makes one of an *inventory.Fleet.
 type Sink interface {
 	Apply(d inventory.Delta)
 	Down(source string, err error)

@@ -32,7 +32,6 @@ type Conn struct {
 	transport *http.Transport
 	opts      Options
 	secrets   []string
-	replaced  chan struct{}
 }
 
 // dial connects and asks the vCenter who it is.
@@ -47,7 +46,7 @@ func dial(ctx context.Context, u *url.URL, opts Options, password string) (*Conn
 		return errors.New("redirected: the URL in the config must be the vCenter's own") // and not carry the password elsewhere
 	}
 	sc.Namespace, sc.Version, sc.UserAgent = "urn:"+vim25.Namespace, apiVersion, opts.UserAgent
-	c := &Conn{soap: sc, transport: transport, opts: opts, replaced: make(chan struct{})}
+	c := &Conn{soap: sc, transport: transport, opts: opts}
 	if password != "" {
 		c.secrets = []string{password}
 	}
@@ -58,9 +57,6 @@ func dial(ctx context.Context, u *url.URL, opts Options, password string) (*Conn
 	}
 	return c, nil
 }
-
-// Replaced is closed when the session has logged in anew: objects of the old one (views, filters) are gone.
-func (c *Conn) Replaced() <-chan struct{} { return c.replaced }
 
 // InstanceUUID is the vCenter's own identity.
 func (c *Conn) InstanceUUID() string { return c.ServiceContent.About.InstanceUuid }

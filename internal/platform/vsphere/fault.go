@@ -39,7 +39,9 @@ func IsNoPermission(err error) bool {
 
 // IsRestricted reports whether the vCenter refused a query for its size: config.vpxd.stats.maxQueryMetrics.
 func IsRestricted(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "restricted by administrator")
+	// Versions differ in what they send: a fault of its own, or words alone.
+	return err != nil && (fault.Is(err, &types.RestrictedByAdministrator{}) ||
+		strings.Contains(err.Error(), "restricted by administrator") || strings.Contains(err.Error(), "restricted by the administrator"))
 }
 
 // IsTimeout reports whether the call had no answer in time.

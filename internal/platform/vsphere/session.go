@@ -165,7 +165,6 @@ func (s *Session) fly(f *flight, stale *Conn) {
 	if err == nil {
 		s.conn = conn
 		if stale != nil {
-			close(stale.replaced)
 			stale.close()
 		}
 	}

@@ -128,10 +128,11 @@ func TestOneLoginForAllGoroutines(t *testing.T) {
 	if n := vc.count("Login"); n != 2 {
 		t.Errorf("%d log-ins after the session was terminated, want 2", n)
 	}
-	select {
-	case <-c.Replaced():
-	default:
-		t.Error("the stale connection was not told that it was replaced")
+	if next, err := s.Relogin(t.Context(), c); err != nil || next == c {
+		t.Errorf("who still holds the stale connection gets %p (%v), not the new one", next, err)
+	}
+	if n := vc.count("Login"); n != 2 {
+		t.Errorf("%d log-ins after a late relogin, want 2", n)
 	}
 }
 
@@ -314,6 +315,7 @@ func TestFaults(t *testing.T) {
 		{"gone", soapFault(types.ManagedObjectNotFound{Obj: vm}, ""), IsGone, true},
 		{"invalid argument is not gone", soapFault(types.InvalidArgument{}, ""), IsGone, false},
 		{"restricted", soapFault(nil, "query is restricted by administrator"), IsRestricted, true},
+		{"restricted, fault", soapFault(types.RestrictedByAdministrator{}, ""), IsRestricted, true},
 		{"restricted is overload", soapFault(nil, "query is restricted by administrator"), IsOverload, true},
 		{"bad gateway", &callError{text: "vcenter x: QueryPerf: 502 Bad Gateway", err: errors.New("x")}, IsOverload, true},
 		{"deadline", fmt.Errorf("x: %w", context.DeadlineExceeded), IsTimeout, true},

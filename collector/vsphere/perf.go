@@ -1,0 +1,318 @@
+package vsphere
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/protip/protip/collector"
+	"github.com/protip/protip/internal/inventory"
+	platform "github.com/protip/protip/internal/platform/vsphere"
+)
+
+const (
+	perfConcurrency = 2
+	// perfRetries bounds the calls that one cycle repeats with fewer VMs.
+	perfRetries = 8
+	// perfGiveUp is how many failed calls without a good one end a cycle.
+	perfGiveUp = 4
+	// regrow is after how many cycles without an overload a batch that was halved is tried twice as large.
+	regrow = 30
+)
+
+// The counters that are sampled, by group.name.rollup. Their ids differ from vCenter to vCenter.
+const (
+	counterReady    = "cpu.ready.summation"
+	counterCoStop   = "cpu.costop.summation"
+	counterActive   = "mem.active.average"
+	counterBalloon  = "mem.vmmemctl.average"
+	counterSwapped  = "mem.swapped.average"
+	counterLatency  = "disk.maxTotalLatency.latest"
+	counterReceive  = "net.received.average"
+	counterTransmit = "net.transmitted.average"
+)
+
+var counterNames = []string{
+	counterReady, counterCoStop, counterActive, counterBalloon, counterSwapped, counterLatency, counterReceive, counterTransmit,
+}
+
+// perf is what one connection knows of the vCenter's counters.
+type perf struct {
+	*follower
+	ids   []int32          // of the counters the vCenter has
+	named map[string]int32 // by name
+	limit int              // config.vpxd.stats.maxQueryMetrics, 0 if there is none
+}
+
+// samplePerf asks for counters at each interval, just after the vCenter's hosts have made new ones.
+func (f *follower) samplePerf(ctx context.Context) error {
+	p := &perf{follower: f}
+	var skew time.Duration
+	next := func(started time.Time) time.Duration { return untilNextSample(started.Add(-skew), f.opts.Interval) }
+	return f.each(ctx, "perf", next, func(ctx context.Context) (err error) {
+		if p.named == nil {
+			if err := p.resolve(ctx); err != nil {
+				return err
+			}
+		}
+		if skew, err = f.conn.Skew(ctx, f.opts.Clock.Now); err != nil {
+			return err
+		}
+		return p.cycle(ctx, skew)
+	})
+}
+
+// untilNextSample is how long after vcenter (a vCenter's time) to ask again. Realtime samples end at whole multiples of their
+// interval; asking a quarter of an interval later finds them young, so that they are replaced well before they are stale.
+func untilNextSample(vcenter time.Time, interval time.Duration) time.Duration {
+	next := vcenter.Truncate(interval).Add(interval / 4)
+	for next.Sub(vcenter) < interval/2 {
+		next = next.Add(interval)
+	}
+	return next.Sub(vcenter)
+}
+
+// resolve learns which counters the vCenter has, and what it allows.
+func (p *perf) resolve(ctx context.Context) error {
+	ref := p.conn.ServiceContent.PerfManager
+	if ref == nil {
+		return errors.New("vcenter has no performance manager")
+	}
+	props, err := p.conn.Properties(ctx, *ref, "perfCounter")
+	if err != nil {
+		return err
+	}
+	infos, _ := platform.Get[types.ArrayOfPerfCounterInfo](props, "perfCounter")
+	named := map[string]int32{}
+	for i := range infos.PerfCounterInfo {
+		c := &infos.PerfCounterInfo[i]
+		if c.GroupInfo == nil || c.NameInfo == nil {
+			continue
+		}
+		name := c.GroupInfo.GetElementDescription().Key + "." + c.NameInfo.GetElementDescription().Key + "." + string(c.RollupType)
+		if _, twice := named[name]; !twice && slices.Contains(counterNames, name) {
+			named[name] = c.Key
+			p.ids = append(p.ids, c.Key)
+		}
+	}
+	if len(named) == 0 {
+		return errors.New("vcenter has none of the counters that are sampled")
+	}
+	p.named, p.limit = named, p.maxQueryMetrics(ctx)
+	return nil
+}
+
+// maxQueryMetrics is how many metrics the vCenter's administrator allows in one query: 0 if it does not say, or has no limit.
+// It binds queries of the database and mostly not realtime ones; only a query that is refused for it is cut to it.
+func (p *perf) maxQueryMetrics(ctx context.Context) int {
+	if p.conn.ServiceContent.Setting == nil {
+		return 0
+	}
+	res, err := methods.QueryOptions(ctx, p.conn, &types.QueryOptions{
+		This: *p.conn.ServiceContent.Setting, Name: "config.vpxd.stats.maxQueryMetrics",
+	})
+	if err != nil {
+		return 0 // the setting is missing where nobody has set it
+	}
+	for _, o := range res.Returnval {
+		if n, err := strconv.Atoi(fmt.Sprint(o.GetOptionValue().Value)); err == nil {
+			return max(n, 0) // -1 is no limit
+		}
+	}
+	return 0
+}
+
+// cycle asks for the counters of all VMs that run and emits what is new.
+func (p *perf) cycle(ctx context.Context, skew time.Duration) error {
+	start := p.opts.Clock.Now()
+	p.mu.Lock()
+	asks := p.totals.asks(p.tree, start)
+	p.mu.Unlock()
+	answers, err := p.query(ctx, asks)
+	if ctx.Err() != nil || platform.IsNotAuthenticated(err) {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	samples := p.samples(answers, skew)
+	if len(samples) > 0 {
+		p.emit(inventory.Delta{Source: p.opts.Name, Samples: samples})
+	}
+	return err
+}
+
+// query asks in batches. It returns what was answered, and the first error that cost samples.
+func (p *perf) query(ctx context.Context, asks []ask) ([]series, error) {
+	// A vCenter that takes the full time for each of 200 calls must not hold up the cycle for an hour.
+	ctx, cancel := context.WithTimeout(ctx, max(p.opts.Clock.Real(2*p.opts.Interval), time.Minute))
+	defer cancel()
+	q := &perfQuery{perf: p}
+	var g errgroup.Group
+	g.SetLimit(perfConcurrency)
+	for batch := range slices.Chunk(asks, p.batch.size()) {
+		g.Go(func() error {
+			return collector.Contain(func() error { return q.ask(ctx, batch) })
+		})
+	}
+	err := g.Wait()
+	if err == nil && q.failed > 0 {
+		err = fmt.Errorf("counters of %d of %d VMs not answered: %w", q.lost, len(asks), q.first)
+	}
+	if !q.overload {
+		p.batch.calm()
+	}
+	return q.answers, err
+}
+
+// perfQuery is one cycle's asking.
+type perfQuery struct {
+	*perf
+	mu       sync.Mutex
+	answers  []series
+	good     int
+	failed   int // calls
+	lost     int // VMs
+	retries  int
+	overload bool
+	first    error
+}
+
+// ask asks for the VMs in calls of the batch's size. What the vCenter cannot answer is asked again for less: without the VM
+// that is gone, in smaller batches after an overload, by halves if something else is wrong with one of them. Only what ends
+// the whole cycle is returned as an error.
+func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
+	if size := q.batch.size(); len(asks) > size {
+		for batch := range slices.Chunk(asks, size) {
+			if err := q.ask(ctx, batch); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(asks) == 0 || !q.worthwhile(asks) {
+		return nil
+	}
+	answers, err := queryPerf(ctx, q.conn, q.ids, asks)
+	if err == nil {
+		q.gain(answers)
+		return nil
+	}
+	if platform.IsNotAuthenticated(err) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if ref, ok := platform.Gone(err); ok {
+		rest := slices.DeleteFunc(slices.Clone(asks), func(a ask) bool { return a.vm == ref.Value })
+		if len(rest) < len(asks) && q.again() {
+			return q.ask(ctx, rest)
+		}
+	}
+	if platform.IsOverload(err) {
+		q.overloaded(len(asks), err)
+		if len(asks) > 1 && q.again() {
+			return q.ask(ctx, asks)
+		}
+	} else if len(asks) > 1 && q.again() {
+		half := len(asks) / 2
+		if err := q.ask(ctx, asks[:half]); err != nil {
+			return err
+		}
+		return q.ask(ctx, asks[half:])
+	}
+	q.lose(asks, err)
+	return nil
+}
+
+// worthwhile reports whether to ask at all: not once nothing but failures came.
+func (q *perfQuery) worthwhile(asks []ask) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.good > 0 || q.failed < perfGiveUp {
+		return true
+	}
+	q.lost += len(asks)
+	return false
+}
+
+// overloaded makes the batches smaller than the n VMs that were too many.
+func (q *perfQuery) overloaded(n int, err error) {
+	q.mu.Lock()
+	q.overload = true
+	q.mu.Unlock()
+	q.batch.halve(n)
+	if platform.IsRestricted(err) && q.limit > 0 {
+		q.batch.cap(q.limit / len(q.ids))
+	}
+}
+
+func (q *perfQuery) gain(answers []series) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.good++
+	q.answers = append(q.answers, answers...)
+}
+
+// again reports whether a call that failed may be made again for less.
+func (q *perfQuery) again() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.retries++
+	return q.retries <= perfRetries
+}
+
+// lose notes VMs that were not answered for.
+func (q *perfQuery) lose(asks []ask, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.failed++
+	q.lost += len(asks)
+	if q.first == nil {
+		q.first = err
+	}
+}
+
+// batchSize is how many VMs are asked for in one call: fewer after an overload, more again after a calm while.
+type batchSize struct {
+	mu         sync.Mutex
+	now, limit int
+	calmCycles int
+}
+
+func newBatchSize(n int) *batchSize { return &batchSize{now: n, limit: n} }
+
+func (b *batchSize) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+// halve makes batches half as large as one that failed.
+func (b *batchSize) halve(failed int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now, b.calmCycles = max(min(b.now, failed/2), 1), 0
+}
+
+// cap makes n the largest batch for good: the vCenter said so.
+func (b *batchSize) cap(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = max(min(b.limit, n), 1)
+	b.now = min(b.now, b.limit)
+}
+
+func (b *batchSize) calm() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.calmCycles++; b.calmCycles >= regrow {
+		b.now, b.calmCycles = min(2*b.now, b.limit), 0
+	}
+}

@@ -1,0 +1,298 @@
+package vsphere
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// The kinds of managed object that are followed.
+const (
+	typeCluster = "ClusterComputeResource"
+	typeHost    = "HostSystem"
+	typeVM      = "VirtualMachine"
+)
+
+// tree is what is known of a vCenter's objects, by MoRef value.
+type tree struct {
+	source   string
+	clusters map[string]*inventory.Cluster
+	hosts    map[string]*host
+	vms      map[string]*vm
+}
+
+type host struct {
+	inventory.Host
+	coreMHz float64
+}
+
+type vm struct {
+	inventory.VM
+	guestRuns, guestConfigured string    // what the tools report, what the VM was made for
+	moved                      time.Time // when it was seen to change its host, zero if never
+}
+
+func newTree(source string) *tree {
+	return &tree{source, map[string]*inventory.Cluster{}, map[string]*host{}, map[string]*vm{}}
+}
+
+func (t *tree) id(kind inventory.Kind, ref string) inventory.ID {
+	return inventory.ID{Source: t.source, Kind: kind, Ref: ref}
+}
+
+// idOf is the ID of an object of a followed type, the zero ID of any other.
+func (t *tree) idOf(ref types.ManagedObjectReference) inventory.ID {
+	if ref.Value == "" {
+		return inventory.ID{}
+	}
+	switch ref.Type {
+	case typeCluster:
+		return t.id(inventory.KindCluster, ref.Value)
+	case typeHost:
+		return t.id(inventory.KindHost, ref.Value)
+	case typeVM:
+		return t.id(inventory.KindVM, ref.Value)
+	}
+	return inventory.ID{}
+}
+
+// refOf is the reverse of idOf.
+func refOf(id inventory.ID) types.ManagedObjectReference {
+	kinds := map[inventory.Kind]string{inventory.KindCluster: typeCluster, inventory.KindHost: typeHost, inventory.KindVM: typeVM}
+	return types.ManagedObjectReference{Type: kinds[id.Kind], Value: id.Ref}
+}
+
+// drop forgets an object.
+func (t *tree) drop(id inventory.ID) {
+	switch id.Kind {
+	case inventory.KindCluster:
+		delete(t.clusters, id.Ref)
+	case inventory.KindHost:
+		delete(t.hosts, id.Ref)
+	case inventory.KindVM:
+		delete(t.vms, id.Ref)
+	}
+}
+
+// add makes an object known, if it is not.
+func (t *tree) add(id inventory.ID) {
+	switch {
+	case t.has(id):
+	case id.Kind == inventory.KindCluster:
+		t.clusters[id.Ref] = &inventory.Cluster{ID: id}
+	case id.Kind == inventory.KindHost:
+		t.hosts[id.Ref] = &host{Host: inventory.Host{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
+	case id.Kind == inventory.KindVM:
+		t.vms[id.Ref] = &vm{VM: inventory.VM{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
+	}
+}
+
+// has reports whether an object is known.
+func (t *tree) has(id inventory.ID) bool {
+	switch id.Kind {
+	case inventory.KindCluster:
+		return t.clusters[id.Ref] != nil
+	case inventory.KindHost:
+		return t.hosts[id.Ref] != nil
+	case inventory.KindVM:
+		return t.vms[id.Ref] != nil
+	}
+	return false
+}
+
+// set lays the value of one property over what is known of an object, nil for a property that is not set (any more). It
+// reports whether it could: not if the object is not known, nor for a path that is not one of ours, such as one element of
+// an array.
+func (t *tree) set(id inventory.ID, path string, val any, now time.Time) bool {
+	if !t.has(id) {
+		return false
+	}
+	switch id.Kind {
+	case inventory.KindCluster:
+		set, ok := clusterPaths[path]
+		if ok {
+			set(t, t.clusters[id.Ref], val)
+		}
+		return ok
+	case inventory.KindHost:
+		set, ok := hostPaths[path]
+		if ok {
+			set(t, t.hosts[id.Ref], val)
+		}
+		return ok
+	default:
+		set, ok := vmPaths[path]
+		if ok {
+			v := t.vms[id.Ref]
+			from := v.Host
+			set(t, v, val)
+			if !from.IsZero() && v.Host != from {
+				v.moved = now
+			}
+		}
+		return ok
+	}
+}
+
+// put adds the object, whole, to a delta.
+func (t *tree) put(d *inventory.Delta, id inventory.ID) {
+	switch id.Kind {
+	case inventory.KindCluster:
+		if c := t.clusters[id.Ref]; c != nil {
+			d.Clusters = append(d.Clusters, *c)
+		}
+	case inventory.KindHost:
+		if h := t.hosts[id.Ref]; h != nil {
+			h.CPUHertz = h.coreMHz * 1e6 * float64(h.Cores)
+			d.Hosts = append(d.Hosts, h.Host)
+		}
+	case inventory.KindVM:
+		if v := t.vms[id.Ref]; v != nil {
+			v.GuestOS = cmp.Or(v.guestRuns, v.guestConfigured)
+			d.VMs = append(d.VMs, v.VM)
+		}
+	}
+}
+
+// runs reports whether the vCenter has current figures of the VM.
+func (t *tree) runs(v *vm) bool {
+	h := t.hosts[v.Host.Ref]
+	return v.Power == inventory.PowerOn && v.Connection == inventory.Connected && h != nil && h.answers()
+}
+
+// answers reports whether the vCenter has current figures of the host. Those of a disconnected host are frozen, not absent.
+func (h *host) answers() bool {
+	return h.Connection == inventory.Connected && h.Power == inventory.PowerOn
+}
+
+// The properties that are followed, and how each lands in what is known. summary.* leaves are taken where the same value under
+// config or hardware goes missing as soon as a host is disconnected or a VM's files cannot be read.
+var (
+	clusterPaths = map[string]func(*tree, *inventory.Cluster, any){
+		"name": func(_ *tree, c *inventory.Cluster, v any) { c.Name = name(v) },
+		// The property's declared type has none of a cluster's settings, so that a vCenter need not know paths below it.
+		"configurationEx": (*tree).setClusterConfig,
+	}
+
+	hostPaths = map[string]func(*tree, *host, any){
+		"name":                           func(_ *tree, h *host, v any) { h.Name = name(v) },
+		"parent":                         func(t *tree, h *host, v any) { h.Cluster = t.clusterOf(v) },
+		"runtime.connectionState":        func(_ *tree, h *host, v any) { h.Connection = hostConnection(v) },
+		"runtime.powerState":             func(_ *tree, h *host, v any) { h.Power = hostPower(v) },
+		"runtime.inMaintenanceMode":      func(_ *tree, h *host, v any) { h.Maintenance, _ = v.(bool) },
+		"summary.hardware.uuid":          func(_ *tree, h *host, v any) { h.UUID, _ = v.(string) },
+		"summary.hardware.model":         func(_ *tree, h *host, v any) { h.Model, _ = v.(string) },
+		"summary.hardware.cpuModel":      func(_ *tree, h *host, v any) { h.CPUModel, _ = v.(string) },
+		"summary.hardware.cpuMhz":        func(_ *tree, h *host, v any) { h.coreMHz = number(v) },
+		"summary.hardware.numCpuCores":   func(_ *tree, h *host, v any) { h.Cores = int(number(v)) },
+		"summary.hardware.memorySize":    func(_ *tree, h *host, v any) { h.MemoryBytes = number(v) },
+		"summary.config.product.version": func(_ *tree, h *host, v any) { h.Version, _ = v.(string) },
+	}
+
+	vmPaths = map[string]func(*tree, *vm, any){
+		"name":                         func(_ *tree, m *vm, v any) { m.Name = name(v) },
+		"runtime.host":                 func(t *tree, m *vm, v any) { m.Host = t.hostOf(v) },
+		"runtime.connectionState":      func(_ *tree, m *vm, v any) { m.Connection = vmConnection(v) },
+		"runtime.powerState":           func(_ *tree, m *vm, v any) { m.Power = vmPower(v) },
+		"summary.config.uuid":          func(_ *tree, m *vm, v any) { m.UUID, _ = v.(string) },
+		"summary.config.template":      func(_ *tree, m *vm, v any) { m.Template, _ = v.(bool) },
+		"summary.config.numCpu":        func(_ *tree, m *vm, v any) { m.VCPUs = int(number(v)) },
+		"summary.config.memorySizeMB":  func(_ *tree, m *vm, v any) { m.MemoryBytes = number(v) * mebi },
+		"summary.config.guestFullName": func(_ *tree, m *vm, v any) { m.guestConfigured, _ = v.(string) },
+		"guest.guestFullName":          func(_ *tree, m *vm, v any) { m.guestRuns, _ = v.(string) },
+		"guest.hostName":               func(_ *tree, m *vm, v any) { m.GuestHostname, _ = v.(string) },
+		"guest.ipAddress":              func(_ *tree, m *vm, v any) { m.GuestIP, _ = v.(string) },
+	}
+)
+
+const (
+	kibi = 1 << 10
+	mebi = 1 << 20
+)
+
+// unescape undoes what a vCenter does to names.
+var unescape = strings.NewReplacer("%2f", "/", "%2F", "/", "%5c", `\`, "%5C", `\`, "%25", "%")
+
+func name(v any) string {
+	s, _ := v.(string)
+	return unescape.Replace(s)
+}
+
+// number is a count or size, 0 if there is none or it is not one.
+func number(v any) float64 {
+	n := 0.0
+	switch v := v.(type) {
+	case int16:
+		n = float64(v)
+	case int32:
+		n = float64(v)
+	case int64:
+		n = float64(v)
+	}
+	return max(n, 0)
+}
+
+// clusterOf is the cluster of a host's parent. A standalone host's parent is a ComputeResource of its own, and no cluster.
+func (t *tree) clusterOf(v any) inventory.ID {
+	if ref, ok := v.(types.ManagedObjectReference); ok && ref.Type == typeCluster {
+		return t.idOf(ref)
+	}
+	return inventory.ID{}
+}
+
+func (t *tree) hostOf(v any) inventory.ID {
+	if ref, ok := v.(types.ManagedObjectReference); ok && ref.Type == typeHost {
+		return t.idOf(ref)
+	}
+	return inventory.ID{}
+}
+
+func hostConnection(v any) inventory.Connection {
+	switch v {
+	case types.HostSystemConnectionStateConnected:
+		return inventory.Connected
+	case types.HostSystemConnectionStateNotResponding:
+		return inventory.Unreachable
+	}
+	return inventory.Disconnected
+}
+
+func hostPower(v any) inventory.Power {
+	switch v {
+	case types.HostSystemPowerStatePoweredOn:
+		return inventory.PowerOn
+	case types.HostSystemPowerStatePoweredOff:
+		return inventory.PowerOff
+	case types.HostSystemPowerStateStandBy:
+		return inventory.PowerStandby
+	}
+	return inventory.PowerUnknown
+}
+
+func vmConnection(v any) inventory.Connection {
+	switch v {
+	case types.VirtualMachineConnectionStateConnected:
+		return inventory.Connected
+	case types.VirtualMachineConnectionStateOrphaned:
+		return inventory.Orphaned
+	case types.VirtualMachineConnectionStateInaccessible, types.VirtualMachineConnectionStateInvalid:
+		return inventory.Inaccessible
+	}
+	return inventory.Disconnected
+}
+
+func vmPower(v any) inventory.Power {
+	switch v {
+	case types.VirtualMachinePowerStatePoweredOn:
+		return inventory.PowerOn
+	case types.VirtualMachinePowerStatePoweredOff:
+		return inventory.PowerOff
+	case types.VirtualMachinePowerStateSuspended:
+		return inventory.PowerSuspended
+	}
+	return inventory.PowerUnknown
+}
