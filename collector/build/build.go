@@ -1,0 +1,92 @@
+// Package build makes the configured sources: it is the one list of what protip can watch.
+// It promises that nothing is connected to before Run, so that start-up never fails because a target is down.
+// It must not import anything that acts: protip-exporter is built of it.
+package build
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/protip/protip/collector"
+	"github.com/protip/protip/collector/vsphere"
+	"github.com/protip/protip/internal/clock"
+	"github.com/protip/protip/internal/config"
+	"github.com/protip/protip/internal/inventory"
+	platform "github.com/protip/protip/internal/platform/vsphere"
+)
+
+// Options are what all sources share.
+type Options struct {
+	Clock      *clock.Clock
+	Log        *slog.Logger
+	Registerer prometheus.Registerer // takes the sources' own metrics
+}
+
+// Built is one source, ready to run.
+type Built struct {
+	Info   inventory.Source // for inventory.NewFleet
+	Source collector.Source
+
+	supervise collector.Options
+}
+
+// Sources makes the sources of a configuration, in its order.
+func Sources(cfg *config.Config, opts Options) ([]Built, error) {
+	metrics := collector.NewMetrics(opts.Registerer)
+	identities := collector.NewIdentities()
+	var out []Built
+	for _, src := range cfg.Sources {
+		watch, err := source(src, opts, metrics.Observer(src.Name, opts.Log), identities)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Built{
+			Info:      inventory.Source{Name: src.Name, Platform: src.Type, Interval: src.Interval},
+			Source:    watch,
+			supervise: collector.Options{Clock: opts.Clock, Log: opts.Log, Metrics: metrics},
+		})
+	}
+	return out, nil
+}
+
+// source makes one source of its type.
+func source(src config.Source, opts Options, observer collector.Observer, identities *collector.Identities) (collector.Source, error) {
+	switch src.Type {
+	case config.VSphere:
+		return vsphere.New(vsphere.Options{
+			Name:       src.Name,
+			Session:    session(src),
+			Interval:   src.Interval,
+			Clock:      opts.Clock,
+			Observer:   observer,
+			Identities: identities,
+		})
+	}
+	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
+}
+
+// session is how a vCenter is watched: never with the credential that may act.
+func session(src config.Source) platform.Options {
+	return platform.Options{
+		URL:      src.URL,
+		Username: src.Username,
+		Password: platform.PasswordFile(src.PasswordFile),
+		TLS:      src.TLS,
+	}
+}
+
+// Run keeps the source running until ctx is done.
+func (b Built) Run(ctx context.Context, sink collector.Sink) {
+	collector.Supervise(ctx, b.Info.Name, b.Source, sink, b.supervise)
+}
+
+// Check logs in at one source, looks at what its user can see, and logs out.
+func Check(ctx context.Context, src config.Source) (vsphere.Report, error) {
+	if src.Type != config.VSphere {
+		return vsphere.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
+	}
+	return vsphere.CheckSource(ctx, session(src))
+}
