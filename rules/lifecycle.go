@@ -252,6 +252,15 @@ func (tip Tip) Dismiss(until, now time.Time) (Tip, error) {
 	return tip.withCommand(), nil
 }
 
+// Undismiss takes a dismissal back.
+func (tip Tip) Undismiss() (Tip, error) {
+	if tip.State != Dismissed {
+		return tip, fmt.Errorf("undismiss tip %s: it is %s, not dismissed", tip.ID, strings.ReplaceAll(string(tip.State), "_", " "))
+	}
+	tip.State, tip.DismissedUntil = Active, time.Time{}
+	return tip.withCommand(), nil
+}
+
 // Begin marks that the remedy of an active tip runs. Whether it may, with no data or a dismissal, is the caller's to say:
 // a tip that is not plainly active is refused.
 func (tip Tip) Begin() (Tip, error) {

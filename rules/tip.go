@@ -78,6 +78,9 @@ type Evidence struct {
 // Remedy is what a rule proposes.
 type Remedy struct {
 	Action RemedyAction `json:"action"`
+	// CPUBelow and MemoryBelow are the utilisation, 0..1, that rebalance-host brings the host down to; 0 is not asked for.
+	CPUBelow    float64 `json:"cpu_below,omitempty"`
+	MemoryBelow float64 `json:"memory_below,omitempty"`
 }
 
 // RemedyAction is a kind of remedy (more to come).

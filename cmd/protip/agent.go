@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/protip/protip/internal/web"
+	"github.com/protip/protip/internal/web/client"
+	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules"
+)
+
+// defaultAddress is where the agent listens and where the other commands look for it.
+const defaultAddress = "127.0.0.1:9876"
+
+// agentFlags are the flags of commands that speak to a running agent.
+type agentFlags struct {
+	url, tokenFile *string
+}
+
+func addAgentFlags(cmd *kingpin.CmdClause) agentFlags {
+	return agentFlags{
+		url: cmd.Flag("agent.url", "URL of the running agent.").Default("http://" + defaultAddress).
+			Envar("PROTIP_AGENT_URL").String(),
+		tokenFile: cmd.Flag("token.file", "File with the operator token; needed for what acts.").
+			Envar("PROTIP_TOKEN_FILE").String(),
+	}
+}
+
+func (f agentFlags) client() (*client.Client, error) {
+	var token string
+	if *f.tokenFile != "" {
+		var err error
+		if token, err = readSecret(*f.tokenFile); err != nil {
+			return nil, usageError{fmt.Errorf("operator token: %w", err)}
+		}
+	}
+	c, err := client.New(client.Options{URL: *f.url, Token: token})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--agent.url %s: %w", *f.url, err)}
+	}
+	return c, nil
+}
+
+// addAgentCommands adds tips, pause, resume and place.
+func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
+	add := func(cmd *kingpin.CmdClause, do func(context.Context, *console, *client.Client) error) {
+		flags := addAgentFlags(cmd)
+		verbs[cmd.FullCommand()] = func(ctx context.Context, c *console) error {
+			agent, err := flags.client()
+			if err != nil {
+				return err
+			}
+			return do(ctx, c, agent)
+		}
+	}
+
+	tips := app.Command("tips", "What should be done, and why.")
+	list := tips.Command("list", "List the tips.").Default()
+	all := list.Flag("all", "Resolved and pending ones too.").Bool()
+	add(list, func(ctx context.Context, c *console, agent *client.Client) error { return listTips(ctx, c, agent, *all) })
+
+	show := tips.Command("show", "Show a tip with its evidence, its actions and the next command.")
+	shown := show.Arg("id", "The tip.").Required().String()
+	add(show, func(ctx context.Context, c *console, agent *client.Client) error { return showTip(ctx, c, agent, *shown) })
+
+	implement := tips.Command("implement", "Carry out a tip's remedy.")
+	implemented := implement.Arg("id", "The tip.").Required().String()
+	implementWhy := implement.Flag("why", "For the audit.").String()
+	add(implement, func(ctx context.Context, c *console, agent *client.Client) error {
+		actions, err := agent.Implement(ctx, *implemented, *implementWhy)
+		if err != nil {
+			return err
+		}
+		return c.print(actions, func(w *tabwriter.Writer) { printActions(w, actions) })
+	})
+
+	dismiss := tips.Command("dismiss", "Hide a tip for a while; nothing acts on it.")
+	dismissed := dismiss.Arg("id", "The tip.").Required().String()
+	dismissFor := dismiss.Flag("for", "How long, as 24h or 7d.").Required().String()
+	dismissWhy := dismiss.Flag("why", "For the audit.").String()
+	add(dismiss, func(ctx context.Context, c *console, agent *client.Client) error {
+		tip, err := agent.Dismiss(ctx, *dismissed, *dismissFor, *dismissWhy)
+		if err != nil {
+			return err
+		}
+		return c.print(tip, func(w *tabwriter.Writer) {
+			fmt.Fprintf(w, "dismissed %s until %s\n", tip.ID, tip.DismissedUntil.Format(time.RFC3339))
+		})
+	})
+
+	undismiss := tips.Command("undismiss", "Take a dismissal back.")
+	undismissed := undismiss.Arg("id", "The tip.").Required().String()
+	add(undismiss, func(ctx context.Context, c *console, agent *client.Client) error {
+		tip, err := agent.Undismiss(ctx, *undismissed, "")
+		if err != nil {
+			return err
+		}
+		return c.print(tip, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s again\n", tip.ID, tip.State) })
+	})
+
+	pause := app.Command("pause", "Stop all acting at once; survives restarts.")
+	pauseSource := pause.Flag("source", "Only this source.").String()
+	pauseWhy := pause.Flag("why", "For the audit.").String()
+	add(pause, func(ctx context.Context, c *console, agent *client.Client) error {
+		return c.done(agent.Pause(ctx, *pauseSource, *pauseWhy), "paused", *pauseSource)
+	})
+
+	resume := app.Command("resume", "Let protip act again.")
+	resumeSource := resume.Flag("source", "Only this source.").String()
+	resumeWhy := resume.Flag("why", "For the audit.").String()
+	add(resume, func(ctx context.Context, c *console, agent *client.Client) error {
+		return c.done(agent.Resume(ctx, *resumeSource, *resumeWhy), "resumed", *resumeSource)
+	})
+
+	place := app.Command("place", "Rate every host for a VM.")
+	vm := place.Flag("vm", "The VM, by name or by source/vm/ref.").Required().String()
+	add(place, func(ctx context.Context, c *console, agent *client.Client) error { return placeVM(ctx, c, agent, *vm) })
+}
+
+func listTips(ctx context.Context, c *console, agent *client.Client, all bool) error {
+	tips, err := agent.Tips(ctx)
+	if err != nil {
+		return err
+	}
+	if !all {
+		kept := tips[:0]
+		for _, t := range tips {
+			if t.State != rules.Resolved && t.State != rules.Pending {
+				kept = append(kept, t)
+			}
+		}
+		tips = kept
+	}
+	return c.print(tips, func(w *tabwriter.Writer) {
+		if len(tips) == 0 {
+			fmt.Fprintln(w, "no tips")
+			return
+		}
+		fmt.Fprintln(w, "ID\tSEVERITY\tSTATE\tRULE\tOBJECT\tSUMMARY")
+		for _, t := range tips {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Severity, t.State, t.Rule, printable(t.Name), printable(t.Summary))
+		}
+	})
+}
+
+func showTip(ctx context.Context, c *console, agent *client.Client, id string) error {
+	tip, err := agent.Tip(ctx, id)
+	if err != nil {
+		return err
+	}
+	actions, err := agent.Actions(ctx, id)
+	if err != nil {
+		return err
+	}
+	type shown struct {
+		web.Tip
+		Actions []remediation.Action `json:"actions"`
+	}
+	return c.print(shown{tip, actions}, func(w *tabwriter.Writer) {
+		fmt.Fprintf(w, "%s\n\n", printable(tip.Summary))
+		fmt.Fprintf(w, "source\t%s\nsubject\t%s %s\nrule\t%s of pack %s\nseverity\t%s\nstate\t%s since %s\n",
+			tip.Object.Source, tip.Object.Kind, printable(tip.Name), tip.Rule, tip.Pack, tip.Severity, tip.State, tip.Since.Format(time.RFC3339))
+		if tip.State == rules.Unknown && !tip.NoDataSince.IsZero() {
+			fmt.Fprintf(w, "\tno data since %s\n", tip.NoDataSince.Format(time.RFC3339))
+		}
+		fmt.Fprintf(w, "cause\t%s\n", printable(tip.Cause))
+		for _, e := range tip.Evidence {
+			value := "no data"
+			if e.Value != nil {
+				value = quantity(*e.Value, e.Unit)
+			}
+			fmt.Fprintf(w, "\t%s = %s at %s\n", e.Name, value, e.At.Format(time.RFC3339))
+		}
+		fmt.Fprintf(w, "remedy\t%s\n", tip.Remedy.Words())
+		if len(actions) > 0 {
+			fmt.Fprintln(w)
+			printActions(w, actions)
+		}
+		if tip.Hint != "" {
+			fmt.Fprintf(w, "\n%s\n", tip.Hint)
+		}
+		if tip.NextCommand != "" {
+			fmt.Fprintf(w, "\nnext: %s\n", tip.NextCommand)
+		}
+	})
+}
+
+func printActions(w *tabwriter.Writer, actions []remediation.Action) {
+	fmt.Fprintln(w, "ACTION\tVM\tFROM\tTO\tSTATE\tOUTCOME\tBY\tERROR")
+	for _, a := range actions {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), a.State, a.Outcome, a.By, printable(a.Error))
+	}
+}
+
+func placeVM(ctx context.Context, c *console, agent *client.Client, vm string) error {
+	placement, err := agent.Place(ctx, vm)
+	if err != nil {
+		return err
+	}
+	return c.print(placement, func(w *tabwriter.Writer) {
+		fmt.Fprintln(w, "STARS\tHOST\tCPU\tMEMORY\tWHY")
+		for _, r := range placement.Ratings {
+			why := make([]string, 0, len(r.Reasons))
+			for _, reason := range r.Reasons {
+				why = append(why, reason.Text)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.0f %% -> %.0f %%\t%.0f %% -> %.0f %%\t%s\n", stars(r.Stars), printable(r.Name),
+				r.Before.CPURatio*100, r.After.CPURatio*100, r.Before.MemoryRatio*100, r.After.MemoryRatio*100,
+				printable(strings.Join(why, "; ")))
+		}
+	})
+}

@@ -1,0 +1,88 @@
+// Command protip is the agent and its command line: it watches every hypervisor, says what should move and why, and moves
+// it if it is let.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/promslog"
+	promslogflag "github.com/prometheus/common/promslog/flag"
+	"github.com/prometheus/common/version"
+)
+
+// Exit codes, as the docs promise them.
+const (
+	exitOK     = 0
+	exitFailed = 1 // what was asked for could not be done
+	exitUsage  = 2 // the command line, the config or a pack is wrong
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// usageError is a mistake in what protip was given: exit code 2, no stack trace.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// console is what every command gets.
+type console struct {
+	out, err io.Writer
+	json     bool
+	log      *promslog.Config
+}
+
+// command is a parsed command line's verb.
+type command func(ctx context.Context, c *console) error
+
+// run parses the command line, carries it out and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := &console{out: stdout, err: stderr, log: &promslog.Config{Writer: stderr}}
+	app := kingpin.New("protip", "Watches every hypervisor a company runs, says what should move and why, and moves it if it is let.")
+	app.UsageWriter(stderr)
+	app.ErrorWriter(stderr)
+	app.Version(version.Print("protip"))
+	app.HelpFlag.Short('h')
+	exited := -1
+	app.Terminate(func(code int) { exited = code })
+	format := app.Flag("format", "What commands print: text or json.").Default("text").Enum("text", "json")
+	promslogflag.AddFlags(app, c.log)
+
+	verbs := map[string]command{}
+	addRun(app, verbs)
+	addCheck(app, verbs)
+	addAgentCommands(app, verbs)
+	addDemo(app, verbs)
+
+	name, err := app.Parse(args)
+	switch {
+	case exited >= 0: // --help or --version
+		return exited
+	case err != nil:
+		fmt.Fprintf(stderr, "protip: %v, try --help\n", err)
+		return exitUsage
+	}
+	c.json = *format == "json"
+	err = verbs[name](ctx, c)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintln(stderr, usage.Error())
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "protip: %v\n", err)
+		return exitFailed
+	}
+}

@@ -1,0 +1,145 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/protip/protip/internal/config"
+	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/placement"
+	platform "github.com/protip/protip/internal/platform/vsphere"
+	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/remediation/vsphere"
+)
+
+// acting is all that can change anything. It exists only if the configuration has a remediation section.
+type acting struct {
+	engine    *remediation.Engine
+	executors []interface{ Close() }
+}
+
+// newActing builds an executor for each source that has a credential to act, and the engine over them.
+func (a *App) newActing(cfg *config.Config, registry prometheus.Registerer) (*acting, error) {
+	r := cfg.Remediation
+	if r == nil {
+		return nil, nil
+	}
+	act := &acting{}
+	executors := map[string]remediation.Executor{}
+	for _, src := range cfg.Sources {
+		if src.Acting == nil {
+			continue
+		}
+		exec, err := a.newExecutor(src)
+		if err != nil {
+			act.close()
+			return nil, err
+		}
+		act.executors = append(act.executors, exec)
+		executors[src.Name] = exec
+		if r.DryRun {
+			executors[src.Name] = remediation.DryRun(exec)
+		}
+	}
+	var journal remediation.Journal = a.store
+	if a.o.WrapJournal != nil {
+		journal = a.o.WrapJournal(journal)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	act.engine, err = remediation.New(remediation.Options{
+		Journal: journal, Memory: a.store, Executors: executors, Clock: a.clock, Snapshot: a.Snapshot,
+		Recheck: a.recheck, Judge: a.judgeOutcome, Notify: a.actionStepped,
+		Limits: remediation.Limits(r.Limits), Cooldown: r.Cooldown,
+		Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Log: a.log, Registerer: registry,
+	})
+	if err != nil {
+		act.close()
+		return nil, err
+	}
+	return act, nil
+}
+
+// newExecutor is the list of what protip can act on.
+func (a *App) newExecutor(src config.Source) (*vsphere.Executor, error) {
+	switch src.Type {
+	case config.VSphere:
+		return vsphere.New(vsphere.Options{
+			Source: src.Name,
+			Session: platform.Options{
+				URL: src.URL, TLS: src.TLS,
+				Username: src.Acting.Username, Password: platform.PasswordFile(src.Acting.PasswordFile),
+			},
+			Log: a.log, Now: a.clock.Now,
+		})
+	}
+	return nil, fmt.Errorf("source %q: no executor for type %q", src.Name, src.Type)
+}
+
+func (act *acting) run(ctx context.Context, recovered func()) error {
+	if err := act.engine.Recover(ctx); err != nil {
+		return err
+	}
+	recovered()
+	return act.engine.Run(ctx)
+}
+
+func (act *acting) close() {
+	for _, e := range act.executors {
+		e.Close()
+	}
+}
+
+// placementPolicy is what every placement obeys now.
+func (a *App) placementPolicy() placement.Policy {
+	p := placement.Policy{Ceiling: config.DefaultCeiling}
+	if r := a.settings.Load().config.Remediation; r != nil {
+		p.Ceiling = r.Ceiling
+	}
+	if a.acting != nil {
+		p.Incoming, p.Frozen = a.acting.engine.Incoming(), a.acting.engine.Frozen()
+	}
+	return p
+}
+
+// recheck says why a planned move would be wrong now.
+func (a *App) recheck(act remediation.Action) error {
+	snap := a.Snapshot()
+	policy := a.placementPolicy()
+	policy.Incoming = without(policy.Incoming, act.To, act.VM)
+	rating, ok := placement.Of(placement.Rate(snap, placement.Observed(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
+	if !ok {
+		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)
+	}
+	for _, reason := range rating.Reasons {
+		if reason.Bars {
+			return fmt.Errorf("host %s may no longer take %s: %s", act.ToName, act.VMName, reason.Text)
+		}
+	}
+	return nil
+}
+
+// without is incoming less one VM on its way to one host: the one that is being rechecked must not count twice.
+func without(incoming map[inventory.ID][]inventory.ID, host, vm inventory.ID) map[inventory.ID][]inventory.ID {
+	var rest []inventory.ID
+	for _, id := range incoming[host] {
+		if id != vm {
+			rest = append(rest, id)
+		}
+	}
+	if incoming != nil {
+		incoming[host] = rest
+	}
+	return incoming
+}
+
+func readLine(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	return strings.TrimSpace(string(b)), err
+}

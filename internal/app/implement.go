@@ -1,0 +1,214 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/placement"
+	"github.com/protip/protip/internal/web"
+	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules"
+)
+
+// proposal is what would be done about a tip.
+type proposal struct {
+	actions  []remediation.Action
+	why      string // in words, where the moves do not reach the goal
+	decision remediation.Decision
+}
+
+// propose plans a tip's remedy and asks the policy. It changes nothing.
+func (a *App) propose(tip rules.Tip) (proposal, error) {
+	s := a.settings.Load()
+	rule, ok := s.rules.Rule(tip.Pack, tip.Rule)
+	if !ok {
+		return proposal{}, fmt.Errorf("rule %s/%s is no longer loaded", tip.Pack, tip.Rule)
+	}
+	snap := a.Snapshot()
+	moves, why, err := a.moves(snap, tip)
+	if err != nil {
+		return proposal{}, err
+	}
+	p := proposal{why: why, decision: a.decide(snap, tip, moves)}
+	for _, m := range moves {
+		p.actions = append(p.actions, remediation.Action{
+			TipID: tip.ID, Cluster: tip.Cluster, Kind: remediation.LiveMigration,
+			VM: m.VM, VMName: m.Name, From: m.From, FromName: hostName(snap, m.From), To: m.To, ToName: m.Rating.Name,
+			Why: m.Rating.Words(), Settle: a.settle(rule, tip.Object.Source),
+		})
+	}
+	return p, nil
+}
+
+// moves are what the remedy asks of placement; why is empty if they reach its goal.
+func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.Move, why string, err error) {
+	demand, policy := placement.Observed(snap), a.placementPolicy()
+	switch tip.Remedy.Action {
+	case rules.RebalanceHost:
+		goal := placement.Goal{CPURatio: tip.Remedy.CPUBelow, MemoryRatio: tip.Remedy.MemoryBelow}
+		relief := placement.Relieve(snap, demand, tip.Object, goal, policy)
+		return relief.Moves, relief.Why, nil
+	case rules.Migrate:
+		vm, ok := snap.VM(tip.Object)
+		if !ok {
+			return nil, "", fmt.Errorf("VM %s is gone", tip.Name)
+		}
+		ratings := placement.Rate(snap, demand, placement.VMSpec{ID: vm.ID}, policy)
+		if len(ratings) == 0 {
+			return nil, "no host can be rated", nil
+		}
+		if text, barred := ratings[0].Barred(); barred {
+			return nil, "no host may take it; the best, " + ratings[0].Name + ", may not because: " + text, nil
+		}
+		return []placement.Move{{VM: vm.ID, Name: vm.Name, From: vm.Host, To: ratings[0].Host, Rating: ratings[0]}}, "", nil
+	}
+	return nil, "", fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
+}
+
+func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, moves []placement.Move) remediation.Decision {
+	s := a.settings.Load()
+	c := remediation.Case{Source: tip.Object.Source, Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256}
+	c.Cluster, _ = snap.Cluster(tip.Cluster)
+	for _, src := range s.config.Sources {
+		if src.Name == c.Source {
+			c.Acting = src.Acting != nil
+		}
+	}
+	for _, m := range moves {
+		c.VMs = append(c.VMs, m.VM)
+	}
+	return remediation.Decide(s.policy, c)
+}
+
+// settle is how long after a move the rule still measures the past: its longest range and for, and two cycles.
+func (a *App) settle(rule *rules.Rule, source string) time.Duration {
+	cycle := a.settings.Load().config.EvaluationInterval
+	if src, ok := a.fleet.Snapshot().Source(source); ok {
+		cycle = max(cycle, src.Interval)
+	}
+	return rule.SettleRange() + 2*cycle
+}
+
+// actByPolicy carries out what the policy lets go by itself: a whole plan that reaches its goal, once, and again only when
+// the outcome of the one before is known.
+func (a *App) actByPolicy(ctx context.Context, tips []rules.Tip) {
+	if len(a.settings.Load().policy.Automatic) == 0 {
+		return
+	}
+	for _, tip := range tips {
+		if tip.State != rules.Active || tip.Remedy.Action == rules.NoRemedy {
+			continue
+		}
+		why, err := a.actOn(ctx, tip)
+		if err != nil {
+			why = err.Error()
+		}
+		a.explain(tip, why)
+	}
+}
+
+// actOn says why nothing was done, empty if something was.
+func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
+	p, err := a.propose(tip)
+	switch {
+	case err != nil:
+		return "", err
+	case p.decision.Verdict != remediation.Automatic:
+		return p.decision.Why, nil
+	}
+	past, err := a.acting.engine.Actions(ctx, remediation.Filter{TipID: tip.ID, Since: tip.ActiveAt})
+	if err != nil {
+		return "", err
+	}
+	switch wait := notAgain(past, a.clock.Now()); {
+	case wait != "":
+		return wait, nil
+	case p.why != "":
+		return p.why, nil
+	case len(p.actions) == 0:
+		return "nothing needs to move any more", nil
+	}
+	return "", a.submit(ctx, tip, p.actions, remediation.ByPolicy, p.decision.Why)
+}
+
+// notAgain says why a tip that was acted on in this episode has to wait, empty if it has not.
+func notAgain(past []remediation.Action, now time.Time) string {
+	for _, act := range past {
+		switch {
+		case act.DryRun:
+			return "the dry run of this tip is done"
+		case !act.State.Final():
+			return "its remedy runs"
+		case act.State == remediation.Done && act.Outcome == "":
+			return "the outcome of its last remedy is not known yet"
+		case now.Sub(act.EndedAt) < act.Settle:
+			return "its last remedy needs time to settle"
+		}
+	}
+	return ""
+}
+
+// submit hands the plan to the engine and marks the tip.
+func (a *App) submit(ctx context.Context, tip rules.Tip, actions []remediation.Action, by, why string) error {
+	_, err := a.acting.engine.Submit(ctx, actions, by, why)
+	if err != nil {
+		return err
+	}
+	a.changeTip(ctx, tip.ID, rules.Tip.Begin)
+	return nil
+}
+
+// changeTip changes one tip by what a person or the engine did. It tells and stores only a change of state.
+func (a *App) changeTip(ctx context.Context, id string, change func(rules.Tip) (rules.Tip, error)) (rules.Tip, error) {
+	a.mu.Lock()
+	i := slices.IndexFunc(a.tips, func(t rules.Tip) bool { return t.ID == id })
+	if i < 0 {
+		a.mu.Unlock()
+		return rules.Tip{}, fmt.Errorf("tip %s: %w", id, web.ErrNotFound)
+	}
+	was := a.tips[i]
+	is, err := change(was)
+	if err != nil {
+		a.mu.Unlock()
+		return was, fmt.Errorf("%w: %w", web.ErrConflict, err)
+	}
+	a.tips[i] = is
+	a.mu.Unlock()
+	a.publish(ctx, rules.Change{Tip: is, From: was.State})
+	return is, nil
+}
+
+// explain says in the log why a tip that could go by itself does not, once for each reason.
+func (a *App) explain(tip rules.Tip, why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.held == nil {
+		a.held = map[string]string{}
+	}
+	if a.held[tip.ID] == why {
+		return
+	}
+	a.held[tip.ID] = why
+	if why != "" {
+		a.log.Info("tip waits", "id", tip.ID, "rule", tip.Rule, "object", tip.Object, "why", why)
+	}
+}
+
+func hostName(snap *inventory.Snapshot, id inventory.ID) string {
+	if h, ok := snap.Host(id); ok {
+		return h.Name
+	}
+	return id.Ref
+}
+
+// refused gives an error its place in the API: what the engine or the policy refuses is the caller's to deal with.
+func refused(err error) error {
+	if errors.Is(err, remediation.ErrRefused) {
+		return fmt.Errorf("%w: %w", web.ErrConflict, err)
+	}
+	return err
+}
