@@ -105,7 +105,7 @@ func (p *perf) fresh(s *series, skew time.Duration, now time.Time) []at {
 		}
 	}
 	slices.SortFunc(out, func(a, b at) int { return a.at.Compare(b.at) })
-	return slices.CompactFunc(out, func(a, b at) bool { return b.at.Sub(a.at) < interval/2 })
+	return slices.CompactFunc(out, func(a, b at) bool { return a.at.Sub(b.at).Abs() < interval/2 })
 }
 
 // gauges are the VM's values of one sample.
