@@ -210,7 +210,7 @@ func (e *evaluator) load(s *subject, f *Finding) bool {
 	for _, in := range e.rule.inputs {
 		v, seen, ok := in.read(s, e.horizon)
 		if ok {
-			e.env[in.path()] = v
+			e.env[in.path] = v
 			continue
 		}
 		if complete || seen.Before(f.NoDataSince) {
@@ -269,13 +269,13 @@ func (e *evaluator) failed(f *Finding, what string, err error) {
 
 // evidence are the samples that when reads.
 func (e *evaluator) evidence(s *subject) []Evidence {
-	var out []Evidence
+	out := []Evidence{}
 	for _, f := range e.rule.when.reads {
 		if !f.sample {
 			continue
 		}
 		if v, at, ok := f.read(s, e.horizon); ok {
-			out = append(out, Evidence{Name: f.path(), Value: v.(float64), Unit: f.metric.Desc().Unit, At: at})
+			out = append(out, Evidence{Name: f.path, Value: v.(float64), Unit: f.metric.Desc().Unit, At: at})
 		}
 	}
 	return out

@@ -146,12 +146,16 @@ func (sc scope) objectType(kind inventory.Kind) types.Map {
 			out[f.name] = types.TypeOf(float64(0)) // types.Float would be a float32
 		case text:
 			out[f.name] = types.String
-		case flag:
+		case truth:
 			out[f.name] = types.Bool
 		}
 	}
 	return out
 }
+
+// goTypes puts the types of the expression compiler's messages into a pack's words.
+var goTypes = strings.NewReplacer("types string and", "types text and", "and string)", "and text)", "type string)", "type text)",
+	"use string as", "use text as", "float64", "number", "(type bool)", "(type true or false)")
 
 // asFault places an error of the expression compiler.
 func asFault(err error, source string) fault {
@@ -164,7 +168,7 @@ func asFault(err error, source string) fault {
 	if at.Message == "unexpected token EOF" || at.Message == "unexpected end of expression" {
 		return fault{at: utf8.RuneCountInString(strings.TrimRight(source, " \t\r\n")), message: "the expression ends too early"}
 	}
-	f := fault{at: place, message: at.Message}
+	f := fault{at: place, message: strings.TrimSpace(goTypes.Replace(at.Message))}
 	if place < len([]rune(source)) && []rune(source)[place] == '=' {
 		f.hint = "a comparison is =="
 	}
@@ -392,6 +396,8 @@ func typeName(k reflect.Kind) string {
 		return "a number"
 	case reflect.String:
 		return "text"
+	case reflect.Bool:
+		return "true or false"
 	}
 	return "a " + k.String()
 }
@@ -421,7 +427,7 @@ func (f *flattener) Visit(node *ast.Node) {
 		if !slices.Contains(f.reads, field) {
 			f.reads = append(f.reads, field)
 		}
-		flat = &ast.IdentifierNode{Value: field.path()}
+		flat = &ast.IdentifierNode{Value: field.path}
 	}
 	flat.SetNature(*m.Nature())
 	ast.Patch(node, flat)

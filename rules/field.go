@@ -22,13 +22,14 @@ type fieldType uint8
 const (
 	number fieldType = iota
 	text
-	flag
+	truth
 )
 
 // field is one thing an expression can read: a fact of an object, or its last sample of a metric.
 type field struct {
 	object inventory.Kind
 	name   string
+	path   string // object.name, as packs write it
 	typ    fieldType
 	metric inventory.Metric
 	sample bool
@@ -36,8 +37,6 @@ type field struct {
 	get    func(*subject) any  // of a fact; the object is there
 	set    func(*subject, any) // of a fact; for pack tests
 }
-
-func (f *field) path() string { return f.object.String() + "." + f.name }
 
 // maxText is how much of a name an expression sees, in bytes: platforms answer what they like.
 const maxText = 256
@@ -61,7 +60,7 @@ func facts() []field {
 	}
 	is := func(k inventory.Kind, name, help string, get func(*subject) bool, set func(*subject, bool)) field {
 		return field{
-			object: k, name: name, typ: flag, help: help,
+			object: k, name: name, typ: truth, help: help,
 			get: func(s *subject) any { return get(s) }, set: func(s *subject, v any) { set(s, v.(bool)) },
 		}
 	}
@@ -123,14 +122,17 @@ func facts() []field {
 // vocabulary is every field a pack can read, by path.
 func vocabulary() map[string]*field {
 	out := map[string]*field{}
+	add := func(f *field) {
+		f.path = f.object.String() + "." + f.name
+		out[f.path] = f
+	}
 	all := facts()
 	for i := range all {
-		out[all[i].path()] = &all[i]
+		add(&all[i])
 	}
 	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
 		for _, m := range inventory.MetricsOf(kind) {
-			f := &field{object: kind, name: m.Field(), typ: number, metric: m, sample: true, help: m.Desc().Help}
-			out[f.path()] = f
+			add(&field{object: kind, name: m.Field(), typ: number, metric: m, sample: true, help: m.Desc().Help})
 		}
 	}
 	return out

@@ -271,8 +271,13 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		p.readWith(with)
 		return r // when and clear would fail at the names that with binds
 	}
-	if r.On == 0 {
-		return r // no names to check expressions against
+	if r.On == 0 { // no names to check expressions against
+		for what, n := range map[string]*yaml.Node{"when": when, "clear": clear, "summary": summary} {
+			if n != nil {
+				p.scalar(n, what)
+			}
+		}
+		return r
 	}
 	p.checkRemedy(r, n)
 	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary}

@@ -36,9 +36,9 @@ type packTest struct {
 
 // want is what tips there must be at a time; others, pending ones included, must not.
 type want struct {
-	line int
-	at   time.Duration
-	tips []wantTip
+	line, column int
+	at           time.Duration
+	tips         []wantTip
 }
 
 type wantTip struct {
@@ -66,7 +66,7 @@ func (p *packParser) readTest(n *yaml.Node) packTest {
 	}
 	for _, w := range t.wants {
 		if w.at%t.interval != 0 || w.at/t.interval >= maxSamples {
-			p.fail(w.line, 1, "", "at must be a multiple of the test's interval %s, and at most %d of them",
+			p.fail(w.line, w.column, "", "at must be a multiple of the test's interval %s, and at most %d of them",
 				model.Duration(t.interval), maxSamples)
 		}
 	}
@@ -101,7 +101,7 @@ func (p *packParser) readFact(into map[*field]any, k, v *yaml.Node) {
 	case string:
 		ok = f.typ == text
 	case bool:
-		ok = f.typ == flag
+		ok = f.typ == truth
 	}
 	if !ok {
 		p.failNode(v, "", "%s cannot be %s", k.Value, quoted(v.Value))
@@ -156,7 +156,7 @@ func parseRun(word string) (value float64, times int, err error) {
 }
 
 func (p *packParser) readWant(n *yaml.Node) want {
-	w := want{line: n.Line}
+	w := want{line: n.Line, column: n.Column}
 	p.mapping(n, "a want",
 		key{"at", true, func(n *yaml.Node) { w.at = p.duration(n, "at", maxFor) }},
 		key{"tips", true, func(n *yaml.Node) {
@@ -275,7 +275,7 @@ func (t packTest) fleet() *subject {
 			Connection: inventory.Connected, Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 16 << 30,
 		},
 	}
-	set := slices.SortedFunc(maps.Keys(t.facts), func(a, b *field) int { return strings.Compare(a.path(), b.path()) })
+	set := slices.SortedFunc(maps.Keys(t.facts), func(a, b *field) int { return strings.Compare(a.path, b.path) })
 	for _, f := range set {
 		f.set(s, t.facts[f])
 	}

@@ -94,7 +94,7 @@ func load(fields []*field, env map[string]any, s *subject, h horizon) bool {
 		if !ok {
 			return false
 		}
-		env[f.path()] = v
+		env[f.path] = v
 	}
 	return true
 }

@@ -167,11 +167,11 @@ func (r *reader) scalar(n *yaml.Node, what string) bool {
 	case n.Kind == yaml.AliasNode:
 		r.alias(n)
 	case n.Kind != yaml.ScalarNode:
-		r.failNode(n, "", "%s must be text, and is %s", what, describe(n))
+		r.failNode(n, "", "%s must be a single value, and is %s", what, describe(n))
 	case n.ShortTag() == "!!null":
 		r.failNode(n, "", "%s is empty", what)
 	case !slices.Contains([]string{"!!str", "!!int", "!!float", "!!bool", "!!timestamp"}, n.ShortTag()):
-		r.failNode(n, "", "%s has the tag %s", what, quoted(n.Tag))
+		r.failNode(n, "put a value that starts with ! in quotes", "%s has the YAML tag %s", what, quoted(n.Tag))
 	default:
 		return true
 	}
