@@ -1,0 +1,35 @@
+#!/bin/sh
+# Fetches the programs that tests start but protip does not contain: Debian's prometheus and promtool. They are unpacked into
+# .cache/tools of this checkout. Nothing is installed, no service is started, and no root is needed; apt's own lists and caches
+# of the machine are neither read nor written.
+set -eu
+
+cd "$(dirname "$0")/../.."
+tools=$PWD/.cache/tools
+packages="prometheus"
+
+[ -x "$tools/root/usr/bin/prometheus" ] && [ -x "$tools/root/usr/bin/promtool" ] && exit 0
+
+for program in apt-get dpkg; do
+	command -v "$program" >/dev/null || {
+		echo "test/tools: no $program here; tests that need prometheus will be skipped" >&2
+		exit 1
+	}
+done
+
+mkdir -p "$tools/apt/state/lists/partial" "$tools/apt/cache/archives/partial" "$tools/deb"
+fetch() {
+	# The sandbox user could not read a checkout in somebody's home.
+	apt-get -q -o Dir::State="$tools/apt/state" -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache="$tools/apt/cache" \
+		-o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3 "$@"
+}
+
+fetch update
+(cd "$tools/deb" && fetch download $packages)
+rm -rf "$tools/root.new" && mkdir "$tools/root.new"
+for deb in "$tools"/deb/*.deb; do
+	dpkg -x "$deb" "$tools/root.new"
+done
+rm -rf "$tools/root" && mv "$tools/root.new" "$tools/root"
+rm -rf "$tools/deb" "$tools/apt"
+"$tools/root/usr/bin/prometheus" --version | head -n 1
