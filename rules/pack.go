@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/expr-lang/expr/vm"
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
@@ -255,7 +256,7 @@ func asScalar(v any) (any, bool) {
 
 func (p *packParser) readRule(n *yaml.Node) *Rule {
 	r := &Rule{Pack: p.pack}
-	var when, clear, summary, with *yaml.Node
+	var when, clear, summary, remedy, with *yaml.Node
 	p.mapping(n, "a rule",
 		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
 		key{"on", true, func(n *yaml.Node) { r.On, _ = inventory.ParseKind(p.oneOf(n, "on", "host", "vm", "cluster")) }},
@@ -265,7 +266,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		key{"clear", false, func(n *yaml.Node) { clear = n }},
 		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
 		key{"summary", true, func(n *yaml.Node) { summary = n }},
-		key{"remedy", true, func(n *yaml.Node) { r.Remedy = p.readRemedy(n) }},
+		key{"remedy", true, func(n *yaml.Node) { remedy = n; r.Remedy = p.readRemedy(n) }},
 	)
 	if with != nil && with.ShortTag() != "!!null" {
 		p.readWith(with)
@@ -279,7 +280,9 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		}
 		return r
 	}
-	p.checkRemedy(r, n)
+	if remedy != nil {
+		p.checkRemedy(r, remedy)
+	}
 	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary}
 	if when != nil {
 		r.When, r.when = p.condition(when, "when", sc)
@@ -336,12 +339,45 @@ func (p *packParser) readWith(n *yaml.Node) {
 		"with: PromQL needs history, which this version of protip does not have")
 }
 
+// readRemedy reads what is to be done. A host is brought down to something, or nobody could say when to stop moving.
 func (p *packParser) readRemedy(n *yaml.Node) Remedy {
 	var r Remedy
-	p.mapping(n, "a remedy", key{"action", true, func(n *yaml.Node) {
-		r.Action = RemedyAction(p.oneOf(n, "action", string(RebalanceHost), string(Migrate), string(NoRemedy)))
-	}})
+	var goals []*yaml.Node
+	p.mapping(n, "a remedy",
+		key{"action", true, func(n *yaml.Node) {
+			r.Action = RemedyAction(p.oneOf(n, "action", string(RebalanceHost), string(Migrate), string(NoRemedy)))
+		}},
+		key{"cpu_below", false, func(n *yaml.Node) { goals, r.CPUBelow = append(goals, n), p.goal(n, "cpu_below") }},
+		key{"memory_below", false, func(n *yaml.Node) { goals, r.MemoryBelow = append(goals, n), p.goal(n, "memory_below") }},
+	)
+	switch {
+	case r.Action == RebalanceHost && len(goals) == 0:
+		p.failNode(n, "add cpu_below or memory_below, as in cpu_below: config.calm", "%s needs to know what to bring the host down to", r.Action)
+	case r.Action != RebalanceHost && r.Action != "":
+		for _, g := range goals {
+			p.failNode(g, "", "only %s is brought below something", RebalanceHost)
+		}
+	}
 	return r
+}
+
+// goal is a utilisation, 0..1, made of numbers and the config alone: it is the same for every host.
+func (p *packParser) goal(n *yaml.Node, what string) float64 {
+	if !p.scalar(n, what) {
+		return 0
+	}
+	prog, faults := compile(n.Value, scope{config: p.pack.Config}, wantNumber)
+	p.failFaults(n, what, faults)
+	if len(faults) > 0 {
+		return 0
+	}
+	v, err := vm.Run(prog.code, map[string]any{})
+	ratio, ok := v.(float64)
+	if err != nil || !ok || !(ratio > 0 && ratio <= 1) {
+		p.failNode(n, "it is a share of the host's capacity", "%s is %v, and must be above 0 and at most 1", what, v)
+		return 0
+	}
+	return ratio
 }
 
 // checkRemedy refuses a remedy that has no meaning for what the rule is on.
@@ -349,5 +385,12 @@ func (p *packParser) checkRemedy(r *Rule, n *yaml.Node) {
 	wants := map[RemedyAction]inventory.Kind{RebalanceHost: inventory.KindHost, Migrate: inventory.KindVM}
 	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On {
 		p.failNode(n, "", "remedy %s is for a rule on a %s, and %s is on a %s", r.Remedy.Action, kind, r.Name, r.On)
+	}
+	goal := r.Remedy.CPUBelow > 0 || r.Remedy.MemoryBelow > 0
+	switch {
+	case r.Remedy.Action == RebalanceHost && !goal:
+		p.failNode(n, "add cpu_below or memory_below, lower than where the rule clears", "remedy rebalance-host does not say how far")
+	case r.Remedy.Action != RebalanceHost && goal:
+		p.failNode(n, "remove cpu_below and memory_below", "remedy %s has no goal", r.Remedy.Action)
 	}
 }

@@ -63,11 +63,15 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 	tips := app.Command("tips", "What should be done, and why.")
 	list := tips.Command("list", "List the tips.").Default()
 	all := list.Flag("all", "Resolved and pending ones too.").Bool()
-	add(list, func(ctx context.Context, c *console, agent *client.Client) error { return listTips(ctx, c, agent, *all) })
+	add(list, func(ctx context.Context, c *console, agent *client.Client) error {
+		return listTips(ctx, c, agent, *all)
+	})
 
 	show := tips.Command("show", "Show a tip with its evidence, its actions and the next command.")
 	shown := show.Arg("id", "The tip.").Required().String()
-	add(show, func(ctx context.Context, c *console, agent *client.Client) error { return showTip(ctx, c, agent, *shown) })
+	add(show, func(ctx context.Context, c *console, agent *client.Client) error {
+		return showTip(ctx, c, agent, *shown)
+	})
 
 	implement := tips.Command("implement", "Carry out a tip's remedy.")
 	implemented := implement.Arg("id", "The tip.").Required().String()

@@ -36,10 +36,11 @@ func newNarrator(out io.Writer, asJSON bool) *narrator {
 	return &narrator{out: out, json: asJSON, started: time.Now(), hosts: map[inventory.ID]heat{}, steps: map[string]int{}}
 }
 
-// line prints one event: the time since the start, a word that says what kind it is, and the sentence.
+// line prints one event: the time since the start, a word that says what kind it is, and the sentence. Names in it may
+// hold anything.
 func (n *narrator) line(word, format string, args ...any) {
 	since := time.Since(n.started)
-	fmt.Fprintf(n.out, "%02d:%02d  %-8s %s\n", int(since.Minutes()), int(since.Seconds())%60, word, fmt.Sprintf(format, args...))
+	fmt.Fprintf(n.out, "%02d:%02d  %-8s %s\n", int(since.Minutes()), int(since.Seconds())%60, word, printable(fmt.Sprintf(format, args...)))
 }
 
 // event tells one event of the agent.
@@ -54,7 +55,7 @@ func (n *narrator) event(e app.Event, snap *inventory.Snapshot) {
 	case e.Change != nil:
 		n.change(*e.Change, snap)
 	case e.Tip != nil:
-		n.tip(*e.Tip)
+		n.tip(e.Tip.Tip, e.Tip.Dropped)
 	case e.Action != nil:
 		n.action(*e.Action, snap)
 	}
@@ -91,7 +92,10 @@ func (n *narrator) change(c inventory.Change, snap *inventory.Snapshot) {
 	}
 }
 
-func (n *narrator) tip(t rules.Tip) {
+func (n *narrator) tip(t rules.Tip, dropped bool) {
+	if dropped {
+		return
+	}
 	switch t.State {
 	case rules.Pending:
 		n.line("WATCH", "%s on %s: %s", t.Rule, t.Name, t.Summary)

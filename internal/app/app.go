@@ -126,6 +126,7 @@ func (a *App) Snapshot() *inventory.Snapshot {
 // Run watches, judges and acts until ctx is done, then closes everything. It is called once.
 func (a *App) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	var running sync.WaitGroup
 	sink := newSink(a)
 	for _, src := range a.sources {

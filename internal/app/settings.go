@@ -160,3 +160,16 @@ func (a *App) operatorToken() (string, error) {
 	}
 	return token, nil
 }
+
+// CheckConfig reads a configuration and all packs it names as New would.
+func CheckConfig(file string) error {
+	_, err := load(file, time.Time{})
+	return err
+}
+
+// ReloadAndLog is Reload for who has nobody to answer to.
+func (a *App) ReloadAndLog(ctx context.Context) {
+	if err := a.Reload(ctx); err != nil {
+		a.log.Error("configuration not loaded", "err", err)
+	}
+}

@@ -223,6 +223,18 @@ func (vc *VCenter) Login() *url.URL {
 // CAPEM is the certificate to trust.
 func (vc *VCenter) CAPEM() []byte { return vc.caPEM }
 
+// Name is what the vCenter calls itself.
+func (vc *VCenter) Name() string { return vc.cfg.Name }
+
+// Clusters are the names of the clusters it was built with.
+func (vc *VCenter) Clusters() []string {
+	var names []string
+	for _, c := range vc.cfg.Clusters {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 // InstanceUUID is what About().InstanceUuid says.
 func (vc *VCenter) InstanceUUID() string { return vc.cfg.InstanceUUID }
 
