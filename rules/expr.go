@@ -41,7 +41,7 @@ type program struct {
 
 // scope is what an expression may name.
 type scope struct {
-	on         inventory.Kind
+	on         inventory.Kind // 0: of no object, config alone
 	config     map[string]any // float64, string or bool
 	vocabulary map[string]*field
 	formatters bool // percent() and the like, which make text
@@ -56,8 +56,9 @@ type fault struct {
 
 // kinds of result an expression can be asked for.
 const (
-	wantBool = reflect.Bool
-	wantText = reflect.Invalid // any scalar, to be shown
+	wantBool   = reflect.Bool
+	wantNumber = reflect.Float64
+	wantText   = reflect.Invalid // any scalar, to be shown
 )
 
 // builtins are the functions of expr-lang that a pack may call: none of them loops, reads a clock or makes a list.
@@ -300,7 +301,9 @@ func (v *vetter) member(n *ast.MemberNode) {
 	names := v.objectNames()
 	if !slices.Contains(names, object.Value) {
 		hint := didYouMean(object.Value, names)
-		if _, err := inventory.ParseKind(object.Value); err == nil {
+		if _, err := inventory.ParseKind(object.Value); err == nil && v.on == 0 {
+			hint = "only config can be read here"
+		} else if err == nil {
 			hint = fmt.Sprintf("a rule on a %s can read %s", v.on, strings.Join(names, ", "))
 		}
 		v.fail(object, hint, "unknown name %s", object.Value)
@@ -344,7 +347,7 @@ func (sc scope) objectNames() []string {
 	for _, kind := range visible(sc.on) {
 		out = append(out, kind.String())
 	}
-	return append(out, "config")
+	return append(out, "config") // which is all there is where no object is at hand
 }
 
 func (sc scope) fieldNames(object string) []string {
@@ -384,6 +387,8 @@ func checkTypes(node ast.Node, want reflect.Kind) []fault {
 	case len(faults) > 0:
 	case want == wantBool && got != reflect.Bool:
 		faults = append(faults, fault{message: fmt.Sprintf("must be true or false, and is %s", typeName(got))})
+	case want == wantNumber && got != reflect.Float64:
+		faults = append(faults, fault{message: fmt.Sprintf("must be a number, and is %s", typeName(got))})
 	case got != reflect.Bool && got != reflect.Float64 && got != reflect.String:
 		faults = append(faults, fault{message: "must be a number, text, true or false"})
 	}

@@ -145,8 +145,10 @@ func visible(on inventory.Kind) []inventory.Kind {
 		return []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindCluster}
 	case inventory.KindHost:
 		return []inventory.Kind{inventory.KindHost, inventory.KindCluster}
+	case inventory.KindCluster:
+		return []inventory.Kind{inventory.KindCluster}
 	}
-	return []inventory.Kind{inventory.KindCluster}
+	return nil
 }
 
 // horizon says how old what a source told may be.

@@ -252,12 +252,15 @@ func (tip Tip) Dismiss(until, now time.Time) (Tip, error) {
 	return tip.withCommand(), nil
 }
 
-// Undismiss takes a dismissal back.
+// Undismiss takes a dismissal back. A tip without data is then unknown, not active: nobody may act on what is not seen.
 func (tip Tip) Undismiss() (Tip, error) {
 	if tip.State != Dismissed {
 		return tip, fmt.Errorf("undismiss tip %s: it is %s, not dismissed", tip.ID, strings.ReplaceAll(string(tip.State), "_", " "))
 	}
 	tip.State, tip.DismissedUntil = Active, time.Time{}
+	if !tip.NoDataSince.IsZero() {
+		tip.State, tip.Was = Unknown, Active
+	}
 	return tip.withCommand(), nil
 }
 

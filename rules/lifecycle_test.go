@@ -108,6 +108,8 @@ func TestLifecycle(t *testing.T) {
 		"dismissed, then calm":                  then(active, step{"dismiss", Dismissed}, step{"calm", Resolved}),
 		"dismissed, then gone":                  then(active, step{"dismiss", Dismissed}, step{"gone", Resolved}),
 		"dismissed over missing data":           then(active, step{"dismiss", Dismissed}, step{"nodata", Dismissed}, step{"nodata", Dismissed}, step{"nodata", Unknown}, step{"hot", Active}),
+		"undismissed":                           then(active, step{"dismiss", Dismissed}, step{"undismiss", Active}, step{"hot", Active}),
+		"undismissed without data":              then(active, step{"dismiss", Dismissed}, step{"nodata", Dismissed}, step{"undismiss", Unknown}, step{"hot", Active}),
 		"dismissed while unknown":               then(active, step{"nodata", Unknown}, step{"dismiss", Dismissed}, step{"hot", Dismissed}),
 		"comes back within the dismissal":       then(active, step{"dismiss", Dismissed}, step{"calm", Resolved}, step{"hot", Pending}, step{"calm", Resolved}),
 		"a second episode":                      then(active, step{"calm", Resolved}, step{"calm", Resolved}, step{"nodata", Resolved}, step{"hot", Pending}, step{"hot", Pending}, step{"hot", Active}),
@@ -165,6 +167,8 @@ func (l *life) do(what string) {
 		l.mark(l.tip().Begin())
 	case "end":
 		l.mark(l.tip().End(), nil)
+	case "undismiss":
+		l.mark(l.tip().Undismiss())
 	case "dismiss":
 		l.mark(l.tip().Dismiss(l.now.Add(150*time.Second), l.now))
 	default:
@@ -192,6 +196,7 @@ func (l *life) check() {
 			"not resolved": tip.State != Resolved && (!tip.ResolvedAt.IsZero() || tip.ResolvedWhy != ""),
 			"dismissed":    tip.State == Dismissed && !l.now.Before(tip.DismissedUntil),
 			"previous":     tip.Previous != nil && (tip.Previous.State != Resolved || tip.Previous.Previous != nil || tip.State != Pending && tip.Was != Pending),
+			"acting blind": tip.State == Active && !tip.NoDataSince.IsZero(),
 			"identity":     tip.ID != TipID("p", "R", id(inventory.KindHost, "h")) || tip.Episode < 1,
 			"command":      (tip.NextCommand == "") != (tip.State == Resolved || tip.State == Dismissed || tip.State == Pending),
 		} {
@@ -205,14 +210,14 @@ func (l *life) check() {
 // TestLifecycleHolds walks at random; check finds what no script thought of.
 func TestLifecycleHolds(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	events := []string{"hot", "hot", "hot", "hot", "between", "calm", "both", "nodata", "failed", "off", "gone", "pause", "unload", "unwatch", "resync", "begin", "end", "dismiss"}
+	events := []string{"hot", "hot", "hot", "hot", "between", "calm", "both", "nodata", "failed", "off", "gone", "pause", "unload", "unwatch", "resync", "begin", "end", "dismiss", "undismiss"}
 	seen := map[State]int{}
 	l := newLife(t)
 	for range 20_000 {
 		event := events[rng.IntN(len(events))]
 		s := l.state()
 		switch {
-		case event == "begin" && s != Active, event == "end" && s == "", event == "dismiss" && s != Active:
+		case event == "begin" && s != Active, event == "end" && s == "", event == "dismiss" && s != Active, event == "undismiss" && s != Dismissed:
 			continue
 		case event == "pause" && s == Dismissed:
 			continue // check would meet a dismissal that has run out before Step does
@@ -221,7 +226,7 @@ func TestLifecycleHolds(t *testing.T) {
 		l.do(event)
 		l.check()
 		seen[l.state()]++
-		if s != "" && s != l.state() && len(l.last) == 0 && event != "begin" && event != "end" && event != "dismiss" {
+		if s != "" && s != l.state() && len(l.last) == 0 && event != "begin" && event != "end" && event != "dismiss" && event != "undismiss" {
 			t.Fatalf("%s: from %s to %s without a change", event, s, l.state())
 		}
 		if len(before) == 1 && len(l.tips) == 1 && l.tips[0].Episode < before[0].Episode-1 {
@@ -409,7 +414,8 @@ func TestTipJSON(t *testing.T) {
  "cause": "host.cpu_usage_ratio \u003e 0.85 for 2m",
  "evidence": [],
  "remedy": {
-  "action": "rebalance-host"
+  "action": "rebalance-host",
+  "cpu_below": 0.6
  },
  "next_command": "protip tips implement 8be89d1da278",
  "since": "2026-03-01T12:01:00Z",

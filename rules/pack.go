@@ -352,10 +352,10 @@ func (p *packParser) readRemedy(n *yaml.Node) Remedy {
 	)
 	switch {
 	case r.Action == RebalanceHost && len(goals) == 0:
-		p.failNode(n, "add cpu_below or memory_below, as in cpu_below: config.calm", "%s needs to know what to bring the host down to", r.Action)
+		p.failNode(n, "add cpu_below or memory_below, lower than where the rule clears", "remedy %s does not say how far", r.Action)
 	case r.Action != RebalanceHost && r.Action != "":
 		for _, g := range goals {
-			p.failNode(g, "", "only %s is brought below something", RebalanceHost)
+			p.failNode(g, "remove it", "remedy %s has no goal", r.Action)
 		}
 	}
 	return r
@@ -385,12 +385,5 @@ func (p *packParser) checkRemedy(r *Rule, n *yaml.Node) {
 	wants := map[RemedyAction]inventory.Kind{RebalanceHost: inventory.KindHost, Migrate: inventory.KindVM}
 	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On {
 		p.failNode(n, "", "remedy %s is for a rule on a %s, and %s is on a %s", r.Remedy.Action, kind, r.Name, r.On)
-	}
-	goal := r.Remedy.CPUBelow > 0 || r.Remedy.MemoryBelow > 0
-	switch {
-	case r.Remedy.Action == RebalanceHost && !goal:
-		p.failNode(n, "add cpu_below or memory_below, lower than where the rule clears", "remedy rebalance-host does not say how far")
-	case r.Remedy.Action != RebalanceHost && goal:
-		p.failNode(n, "remove cpu_below and memory_below", "remedy %s has no goal", r.Remedy.Action)
 	}
 }

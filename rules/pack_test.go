@@ -54,7 +54,7 @@ func packText(lines ...string) string {
 }
 
 func hostRule(when, clear string) string {
-	lines := []string{"on: host", "severity: warning", "summary: '{{host.name}} {{percent(host.cpu_usage_ratio)}}'", "remedy: {action: rebalance-host}", "when: " + when}
+	lines := []string{"on: host", "severity: warning", "summary: '{{host.name}} {{percent(host.cpu_usage_ratio)}}'", "remedy: {action: rebalance-host, cpu_below: 0.6}", "when: " + when}
 	if clear != "" {
 		lines = append(lines, "clear: "+clear)
 	}

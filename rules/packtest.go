@@ -228,7 +228,7 @@ func (p *Pack) runTest(t packTest) error {
 				continue
 			}
 			if diff := w.compare(tips); diff != "" {
-				errs = append(errs, fmt.Errorf("%s:%d: test %q at %s: %s", p.file, w.line, t.name, model.Duration(at), diff))
+				errs = append(errs, fmt.Errorf("%s:%d:%d: test %q at %s: %s", p.file, w.line, w.column, t.name, model.Duration(at), diff))
 			}
 		}
 	}
