@@ -65,4 +65,6 @@ func TestGolangciSaysTheSame(t *testing.T) {
 	}
 }
 
-func same(a, b []string) bool { return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))) }
+func same(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}

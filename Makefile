@@ -1,0 +1,46 @@
+# Each target does all of its own set-up: Go is enough. Debian's apt-get fetches what some tests start besides (test/tools/get.sh).
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/prometheus/common/version.Version=$(VERSION)
+TOOL    := $(GO) tool -modfile=.ci/tools/go.mod
+
+# The race detector needs a C compiler on Linux. CI has one; where there is none the tests still run.
+RACE := $(if $(shell command -v gcc || command -v clang),-race)
+
+.PHONY: demo build test race lint bench e2e tools
+
+## demo: two simulated vCenters and the agent, on this machine; ARGS="--seed 7 --once" and so on
+demo:
+	$(GO) run ./cmd/protip demo $(ARGS)
+
+## build: bin/protip and bin/protip-exporter
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+## test: everything that must hold before a change lands
+test: tools lint race
+
+## race: all tests, with the race detector; those that were skipped are listed with their reason
+race:
+ifeq ($(RACE),)
+	@echo "no C compiler here: testing without the race detector" >&2
+	@test -z "$(PROTIP_REQUIRE_TOOLS)"
+endif
+	$(GO) run ./test/tools/gotest $(RACE) ./...
+
+## lint: format, vet, staticcheck
+lint:
+	@test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)" || { echo "not formatted: $(TOOL) gofumpt -w ." >&2; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+## bench: benchmarks, each beside the floor it is measured against
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+## e2e: the tests that start real programs
+e2e: tools
+	$(GO) run ./test/tools/gotest -count=1 ./cmd/... ./test/...
+
+tools:
+	@test/tools/get.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"
