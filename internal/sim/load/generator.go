@@ -35,7 +35,7 @@ func (g Generator) At(vm int, t time.Time) Use {
 	if g.Level > 0 {
 		cpu *= g.Level
 	}
-	return around(vm, clamp(cpu))
+	return Around(vm, clamp(cpu))
 }
 
 // workday runs from -1 in the night to 1 in the early afternoon (UTC), shifted by up to three hours.

@@ -52,14 +52,14 @@ func Pick(l Load, from []int) Load {
 func HoldIdle(l Load, until map[int]time.Time) Load {
 	return Func(func(vm int, t time.Time) Use {
 		if start, held := until[vm]; held && t.Before(start) {
-			return around(vm, 0.01)
+			return Around(vm, 0.01)
 		}
 		return l.At(vm, t)
 	})
 }
 
-// around is what comes with a CPU demand: memory that does not follow it, and traffic that does.
-func around(vm int, cpu float64) Use {
+// Around is what comes with a CPU demand: memory that does not follow it, and traffic that does.
+func Around(vm int, cpu float64) Use {
 	r := func(salt uint64) float64 { return unit(0, uint64(vm), salt, 0) }
 	consumed := 0.55 + 0.35*r(1)
 	return Use{

@@ -159,7 +159,7 @@ func (tr *Trace) at(vm, row int) Use {
 	if vm < 0 || vm >= len(tr.names) {
 		return Use{}
 	}
-	return around(vm, tr.Row(vm, row))
+	return Around(vm, tr.Row(vm, row))
 }
 
 // step is the number of whole steps from Start to t, negative before it.
