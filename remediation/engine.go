@@ -52,7 +52,7 @@ type Options struct {
 	// Patience is how long a lost answer is looked for before the action is unknown; default 30 s.
 	Patience time.Duration
 
-	Owner      string // of this agent, in the journal
+	Owner      string // names this process in the journal; default: a new name
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -67,6 +67,7 @@ func (o Options) withDefaults() Options {
 	o.MaxWait = cmp.Or(o.MaxWait, 30*time.Minute)
 	o.VerifyTimeout = cmp.Or(o.VerifyTimeout, 5*time.Minute)
 	o.Patience = cmp.Or(o.Patience, 30*time.Second)
+	o.Owner = cmp.Or(o.Owner, newID())
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -92,6 +93,7 @@ type Engine struct {
 	mu        sync.Mutex // held over every journal step, so that memory and journal never differ
 	recovered bool
 	live      map[string]*item // not final, or unknown, or waiting for its outcome
+	seq       int
 	pauses    map[string]Pause
 	lastMove  map[inventory.ID]lastMove
 	starts    []time.Time // of what was sent in the last hour
@@ -105,6 +107,7 @@ type Engine struct {
 // item is an action in the engine's hands.
 type item struct {
 	Action
+	seq     int       // in which order it came
 	busy    bool      // a worker has it
 	wait    string    // why it does not start yet
 	spoiled string    // why it may not start any more: another move of its plan did not work
@@ -206,6 +209,12 @@ func (e *Engine) advance(ctx context.Context, it *item, workers *sync.WaitGroup)
 	}
 }
 
+// hold takes an action into memory.
+func (e *Engine) hold(a Action) {
+	e.seq++
+	e.live[a.ID] = &item{Action: a, seq: e.seq}
+}
+
 // items are the live ones in the order in which they may start.
 func (e *Engine) items() []*item {
 	e.mu.Lock()
@@ -215,7 +224,7 @@ func (e *Engine) items() []*item {
 		out = append(out, it)
 	}
 	slices.SortFunc(out, func(a, b *item) int {
-		return cmp.Or(a.ApprovedAt.Compare(b.ApprovedAt), cmp.Compare(a.PlanID, b.PlanID), cmp.Compare(a.Order, b.Order))
+		return cmp.Or(a.ApprovedAt.Compare(b.ApprovedAt), cmp.Compare(a.seq, b.seq))
 	})
 	return out
 }
@@ -340,7 +349,7 @@ func (e *Engine) refetch(ctx context.Context, it *item) {
 		return
 	}
 	was, stored := it.Action, actions[0]
-	if stored.Fence == was.Fence {
+	if stored.Fence == was.Fence || stored.Owner == e.o.Owner {
 		it.Action = stored
 		e.after(it, was)
 		return

@@ -40,6 +40,7 @@ func (e *Engine) absorbMoves() {
 }
 
 func (e *Engine) absorb(s sighted) {
+	from, to := e.hostName(s.From), e.hostName(s.To)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ours(s) {
@@ -48,7 +49,7 @@ func (e *Engine) absorb(s sighted) {
 	m := ForeignMove{VM: s.ID, Name: s.Name, From: s.From, To: s.To, At: s.at}
 	e.lastMove[m.VM] = lastMove{m.At, foreign, m.To}
 	e.metrics.foreignMoves.WithLabelValues(m.VM.Source).Inc()
-	e.o.Log.Info("VM moved by somebody else", "source", m.VM.Source, "vm", m.Name, "from", e.hostName(m.From), "to", e.hostName(m.To))
+	e.o.Log.Info("VM moved by somebody else", "source", m.VM.Source, "vm", m.Name, "from", from, "to", to)
 	ctx, cancel := writing()
 	defer cancel()
 	if err := e.o.Memory.SaveForeignMove(ctx, m); err != nil {

@@ -62,7 +62,7 @@ func (e *Engine) create(a Action) error {
 		e.metrics.journalErrors.Inc()
 		return err
 	}
-	e.live[a.ID] = &item{Action: a}
+	e.hold(a)
 	e.metrics.created(a)
 	e.outbox = append(e.outbox, a)
 	return nil

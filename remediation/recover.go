@@ -29,8 +29,8 @@ func (e *Engine) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover remediation: read past actions: %w", err)
 	}
-	for _, a := range open {
-		e.live[a.ID] = &item{Action: a}
+	for _, a := range slices.Backward(open) {
+		e.hold(a)
 		e.metrics.created(a)
 	}
 	e.replay(past)
@@ -84,7 +84,7 @@ func (e *Engine) replay(past []Action) {
 			e.spoilRest(a)
 		}
 		if awaitsOutcome(a) {
-			e.live[a.ID] = &item{Action: a}
+			e.hold(a)
 		}
 		events = append(events, eventsOf(a)...)
 	}

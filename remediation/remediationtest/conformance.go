@@ -63,7 +63,10 @@ func Run(t *testing.T, start func(t *testing.T) Fixture) {
 		{"check: no such VM or host", testCheckUnknown},
 		{"check: already moving", testCheckBusy},
 	} {
-		t.Run(tc.name, func(t *testing.T) { tc.test(t, start(t)) })
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			tc.test(t, start(t))
+		})
 	}
 }
 
@@ -318,7 +321,7 @@ func testFindSince(t *testing.T, f Fixture) {
 	if s := find(t, ex, f.Action); len(s.Tasks) != 1 || s.Tasks[0].Ref != ref {
 		t.Errorf("find = %+v, want somebody else's task %s", s, ref)
 	}
-	const longAgo = 10 * time.Minute
+	const longAgo = 5 * time.Minute
 	if err := f.Wait(longAgo); err != nil {
 		t.Fatal(err)
 	}
