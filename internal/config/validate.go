@@ -234,8 +234,11 @@ func (v *validator) limits(l Limits) {
 		name  string
 		value int
 	}{
-		{"per_source", l.PerSource}, {"per_cluster", l.PerCluster}, {"per_host", l.PerHost},
-		{"per_hour", l.PerHour}, {"failures", l.Failures},
+		{"per_source", l.PerSource},
+		{"per_cluster", l.PerCluster},
+		{"per_host", l.PerHost},
+		{"per_hour", l.PerHour},
+		{"failures", l.Failures},
 	} {
 		at := "remediation.limits." + f.name
 		if f.value < 1 && !v.reported(at) {
