@@ -20,7 +20,8 @@ type narrator struct {
 	json    bool
 	started time.Time
 	hosts   map[inventory.ID]heat
-	steps   map[string]int // action -> quarter of its progress last told
+	steps   map[string]int  // action -> quarter of its progress last told
+	told    map[string]bool // plans whose outcome was told
 }
 
 // heat is how warm a host was when last told.
@@ -33,7 +34,7 @@ const (
 )
 
 func newNarrator(out io.Writer, asJSON bool) *narrator {
-	return &narrator{out: out, json: asJSON, started: time.Now(), hosts: map[inventory.ID]heat{}, steps: map[string]int{}}
+	return &narrator{out: out, json: asJSON, started: time.Now(), hosts: map[inventory.ID]heat{}, steps: map[string]int{}, told: map[string]bool{}}
 }
 
 // line prints one event: the time since the start, a word that says what kind it is, and the sentence. Names in it may
@@ -41,6 +42,11 @@ func newNarrator(out io.Writer, asJSON bool) *narrator {
 func (n *narrator) line(word, format string, args ...any) {
 	since := time.Since(n.started)
 	fmt.Fprintf(n.out, "%02d:%02d  %-8s %s\n", int(since.Minutes()), int(since.Seconds())%60, word, printable(fmt.Sprintf(format, args...)))
+}
+
+// more adds to the line before.
+func (n *narrator) more(format string, args ...any) {
+	fmt.Fprintf(n.out, "%15s%s\n", "", printable(fmt.Sprintf(format, args...)))
 }
 
 // event tells one event of the agent.
@@ -55,7 +61,7 @@ func (n *narrator) event(e app.Event, snap *inventory.Snapshot) {
 	case e.Change != nil:
 		n.change(*e.Change, snap)
 	case e.Tip != nil:
-		n.tip(e.Tip.Tip, e.Tip.Dropped)
+		n.tip(*e.Tip)
 	case e.Action != nil:
 		n.action(*e.Action, snap)
 	}
@@ -92,21 +98,23 @@ func (n *narrator) change(c inventory.Change, snap *inventory.Snapshot) {
 	}
 }
 
-func (n *narrator) tip(t rules.Tip, dropped bool) {
-	if dropped {
+func (n *narrator) tip(c rules.Change) {
+	t := c.Tip
+	switch {
+	case c.Dropped:
 		return
-	}
-	switch t.State {
-	case rules.Pending:
+	case t.State == rules.Pending:
 		n.line("WATCH", "%s on %s: %s", t.Rule, t.Name, t.Summary)
-	case rules.Active:
+	case t.State == rules.Active && c.From != rules.InProgress:
 		n.line("TIP", "%s, %s on %s: %s", t.Severity, t.Rule, t.Name, t.Summary)
 		for _, e := range t.Evidence {
-			fmt.Fprintf(n.out, "               %s %s\n", e.Name, quantity(e.Value, e.Unit))
+			n.more("%s = %s", e.Name, quantity(e.Value, e.Unit))
 		}
-	case rules.Resolved:
-		n.line("RESOLVED", "%s on %s", t.Rule, t.Name)
-	case rules.Unknown:
+		n.more("remedy: %s", t.Remedy.Words())
+		n.more("by hand: %s", t.NextCommand)
+	case t.State == rules.Resolved:
+		n.line("RESOLVED", "%s on %s: %s", t.Rule, t.Name, t.ResolvedWhy)
+	case t.State == rules.Unknown:
 		n.line("UNKNOWN", "%s on %s: no data since %s", t.Rule, t.Name, t.NoDataSince.Format(time.TimeOnly))
 	}
 }
@@ -114,6 +122,10 @@ func (n *narrator) tip(t rules.Tip, dropped bool) {
 func (n *narrator) action(a remediation.Action, snap *inventory.Snapshot) {
 	switch {
 	case a.Outcome != "":
+		if n.told[a.PlanID] {
+			return
+		}
+		n.told[a.PlanID] = true
 		n.line("OUTCOME", "%s: %s", strings.ReplaceAll(string(a.Outcome), "_", " "), hostLoad(snap, a.From))
 	case a.State == remediation.Approved:
 		n.line("PLAN", "move %s from %s to %s (%s)", a.VMName, a.FromName, a.ToName, a.Why)

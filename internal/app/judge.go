@@ -16,7 +16,13 @@ const gap = 5
 // judgement is what the rules said last.
 type judgement struct {
 	at       time.Time
-	findings map[string]rules.Finding // by the ID of the tip it speaks of
+	findings map[subject]rules.Finding
+}
+
+// subject is what a finding and its tip are about.
+type subject struct {
+	pack, rule string
+	object     inventory.ID
 }
 
 // evaluateAll judges the fleet at each interval until ctx is done.
@@ -45,7 +51,7 @@ func (a *App) evaluate(ctx context.Context) {
 		Set: set, Snapshot: snap, Findings: findings, Now: now, MaxGap: gap * a.settings.Load().config.EvaluationInterval,
 	})
 	a.tips = next
-	a.judged = judgement{at: now, findings: byTip(findings)}
+	a.judged = judgement{at: now, findings: bySubject(findings)}
 	tips := slices.Clone(next)
 	a.mu.Unlock()
 
@@ -56,10 +62,10 @@ func (a *App) evaluate(ctx context.Context) {
 	}
 }
 
-func byTip(findings []rules.Finding) map[string]rules.Finding {
-	out := make(map[string]rules.Finding, len(findings))
+func bySubject(findings []rules.Finding) map[subject]rules.Finding {
+	out := make(map[subject]rules.Finding, len(findings))
 	for _, f := range findings {
-		out[rules.TipID(f.Rule.Pack.Name, f.Rule.Name, f.Object)] = f
+		out[subject{f.Rule.Pack.Name, f.Rule.Name, f.Object}] = f
 	}
 	return out
 }
@@ -131,20 +137,26 @@ func (a *App) publish(ctx context.Context, changes ...rules.Change) {
 	}
 }
 
-// judgeOutcome says whether the tip's own condition is gone: it is asked after the settle time.
+// judgeOutcome says whether the tip's own condition is gone: it is asked after the settle time. A rule that knows too little,
+// or has nothing to judge any more (the host was switched off), cannot say.
 func (a *App) judgeOutcome(act remediation.Action) (remediation.Outcome, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	f, ok := a.judged.findings[act.TipID]
-	if !ok || f.When == rules.Undecided || a.judged.at.Before(act.EndedAt.Add(act.Settle)) {
+	i := slices.IndexFunc(a.tips, func(t rules.Tip) bool { return t.ID == act.TipID })
+	if i < 0 || a.judged.at.Before(act.EndedAt.Add(act.Settle)) {
+		return "", false
+	}
+	about := subject{a.tips[i].Pack, a.tips[i].Rule, a.tips[i].Object}
+	f, ok := a.judged.findings[about]
+	if !ok || f.When == rules.Undecided || f.Why != "" {
 		return "", false
 	}
 	if f.When == rules.False && f.Clear == rules.True {
 		return remediation.Recovered, true
 	}
-	if f.When == rules.True && f.Object.Kind == inventory.KindHost {
-		target, ok := a.judged.findings[rules.TipID(f.Rule.Pack.Name, f.Rule.Name, act.To)]
-		if ok && target.When == rules.True {
+	if about.object.Kind == inventory.KindHost {
+		about.object = act.To
+		if target, ok := a.judged.findings[about]; ok && target.When == rules.True {
 			return remediation.Worse, true
 		}
 	}
