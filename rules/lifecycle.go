@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -163,7 +162,7 @@ func (t Turn) ripen(tip Tip, f *Finding) Tip {
 			tip.State = Dismissed
 		}
 	}
-	return t.wake(tip).withCommand()
+	return t.wake(tip)
 }
 
 // wake ends a dismissal whose time has come.
@@ -190,7 +189,7 @@ func (t Turn) lose(tip Tip, since time.Time) Tip {
 	if tip.State != Unknown && tip.State != Dismissed {
 		tip.State, tip.Was = Unknown, tip.State
 	}
-	return tip.withCommand()
+	return tip
 }
 
 // end resolves a tip, or drops it if it never was active: then the episode before stands as it was.
@@ -203,7 +202,7 @@ func (t Turn) end(tip Tip, why string) (Tip, bool) {
 	}
 	tip.State, tip.Was, tip.NoDataSince = Resolved, "", time.Time{}
 	tip.ResolvedAt, tip.ResolvedWhy = t.Now, why
-	return tip.withCommand(), true
+	return tip, true
 }
 
 // orphaned says why no rule speaks of the tip any more; empty if that is only because its source has not come up yet.
@@ -249,7 +248,7 @@ func (tip Tip) Dismiss(until, now time.Time) (Tip, error) {
 		return tip, fmt.Errorf("dismiss tip %s: %s is not in the future", tip.ID, until.Format(time.RFC3339))
 	}
 	tip.State, tip.Was, tip.DismissedUntil = Dismissed, "", until
-	return tip.withCommand(), nil
+	return tip, nil
 }
 
 // Undismiss takes a dismissal back. A tip without data is then unknown, not active: nobody may act on what is not seen.
@@ -261,7 +260,7 @@ func (tip Tip) Undismiss() (Tip, error) {
 	if !tip.NoDataSince.IsZero() {
 		tip.State, tip.Was = Unknown, Active
 	}
-	return tip.withCommand(), nil
+	return tip, nil
 }
 
 // Begin marks that the remedy of an active tip runs. Whether it may, with no data or a dismissal, is the caller's to say:
@@ -271,7 +270,7 @@ func (tip Tip) Begin() (Tip, error) {
 		return tip, fmt.Errorf("implement tip %s: it is %s, not active", tip.ID, tip.State)
 	}
 	tip.State = InProgress
-	return tip.withCommand(), nil
+	return tip, nil
 }
 
 // End marks that the remedy has ended, well or not: the tip is active until its rule clears it. Tips that are not in
@@ -282,19 +281,6 @@ func (tip Tip) End() Tip {
 		tip.State = Active
 	case tip.State == Unknown && tip.Was == InProgress:
 		tip.Was = Active
-	}
-	return tip.withCommand()
-}
-
-// withCommand sets what a person would type next.
-func (tip Tip) withCommand() Tip {
-	switch {
-	case tip.State == Active && slices.Contains([]RemedyAction{RebalanceHost, Migrate}, tip.Remedy.Action) && !tip.DRS:
-		tip.NextCommand = "protip tips implement " + tip.ID
-	case tip.State == Active || tip.State == InProgress || tip.State == Unknown:
-		tip.NextCommand = "protip tips show " + tip.ID
-	default:
-		tip.NextCommand = ""
 	}
 	return tip
 }

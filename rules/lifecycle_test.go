@@ -198,7 +198,6 @@ func (l *life) check() {
 			"previous":     tip.Previous != nil && (tip.Previous.State != Resolved || tip.Previous.Previous != nil || tip.State != Pending && tip.Was != Pending),
 			"acting blind": tip.State == Active && !tip.NoDataSince.IsZero(),
 			"identity":     tip.ID != TipID("p", "R", id(inventory.KindHost, "h")) || tip.Episode < 1,
-			"command":      (tip.NextCommand == "") != (tip.State == Resolved || tip.State == Dismissed || tip.State == Pending),
 		} {
 			if bad {
 				l.Errorf("%s does not hold of %+v", what, tip)
@@ -417,7 +416,6 @@ func TestTipJSON(t *testing.T) {
   "action": "rebalance-host",
   "cpu_below": 0.6
  },
- "next_command": "protip tips implement 8be89d1da278",
  "since": "2026-03-01T12:01:00Z",
  "active_at": "2026-03-01T12:03:00Z",
  "updated_at": "2026-03-01T12:03:00Z"

@@ -52,8 +52,6 @@ type Tip struct {
 	Cause      string       `json:"cause"`         // the rule's condition with the pack's thresholds in place
 	Evidence   []Evidence   `json:"evidence"`
 	Remedy     Remedy       `json:"remedy"`
-	// NextCommand is what a person would type now; empty if there is nothing to do.
-	NextCommand string `json:"next_command,omitempty"`
 
 	Since          time.Time `json:"since"`                    // when the condition began to hold, without a gap in the data
 	ActiveAt       time.Time `json:"active_at,omitzero"`       // when it had held for the rule's for

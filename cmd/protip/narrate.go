@@ -111,7 +111,7 @@ func (n *narrator) tip(c rules.Change) {
 			n.more("%s = %s", e.Name, quantity(e.Value, e.Unit))
 		}
 		n.more("remedy: %s", t.Remedy.Words())
-		n.more("by hand: %s", t.NextCommand)
+		n.more("more:   protip tips show %s", t.ID)
 	case t.State == rules.Resolved:
 		n.line("RESOLVED", "%s on %s: %s", t.Rule, t.Name, t.ResolvedWhy)
 	case t.State == rules.Unknown:

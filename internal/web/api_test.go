@@ -206,7 +206,7 @@ func TestNextCommand(t *testing.T) {
 	tip := hotAgent(t).tips[1]
 	for _, tc := range []struct {
 		state         rules.State
-		action        string
+		action        rules.RemedyAction
 		mode          Mode
 		command, hint string
 	}{
