@@ -150,6 +150,9 @@ func New(o Options) (*Engine, error) {
 // taken up at the next start. It recovers first if nobody did.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := e.Recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	var workers sync.WaitGroup

@@ -23,11 +23,11 @@ func (e *Engine) Recover(ctx context.Context) error {
 	}
 	open, err := e.o.Journal.Actions(ctx, Filter{States: []State{Planned, Approved, Claimed, Starting, Started, Verifying, Unknown}})
 	if err != nil {
-		return fmt.Errorf("recover remediation: read open actions: %w", err)
+		return fmt.Errorf("recover remediation: %w", err)
 	}
 	past, err := e.o.Journal.Actions(ctx, Filter{Since: e.now().Add(-max(lookBack, 2*e.o.Cooldown))})
 	if err != nil {
-		return fmt.Errorf("recover remediation: read past actions: %w", err)
+		return fmt.Errorf("recover remediation: %w", err)
 	}
 	for _, a := range slices.Backward(open) {
 		e.hold(a)
@@ -47,20 +47,20 @@ func (e *Engine) Recover(ctx context.Context) error {
 func (e *Engine) recall(ctx context.Context) error {
 	pauses, err := e.o.Memory.Pauses(ctx)
 	if err != nil {
-		return fmt.Errorf("read pauses: %w", err)
+		return err
 	}
 	for _, p := range pauses {
 		e.pauses[p.Source] = p
 	}
 	moves, err := e.o.Memory.ForeignMoves(ctx, e.now().Add(-e.o.Cooldown))
 	if err != nil {
-		return fmt.Errorf("read foreign moves: %w", err)
+		return err
 	}
 	for _, m := range moves {
 		e.lastMove[m.VM] = lastMove{m.At, foreign, m.To}
 	}
 	if e.breaker.state, err = e.o.Memory.Breaker(ctx); err != nil {
-		return fmt.Errorf("read breaker: %w", err)
+		return err
 	}
 	e.metrics.pauses(e.pauses)
 	e.metrics.breaker(e.breaker.state)
