@@ -203,7 +203,11 @@ func (s *story) opening(fleet *sim.Demo, l net.Listener, token string, f demoFla
 	if port != f.port {
 		fmt.Fprintf(out, "  port %d is busy: listening on %d\n", f.port, port)
 	}
-	fmt.Fprintf(out, "  console   http://127.0.0.1:%d/\n  metrics   http://127.0.0.1:%d/metrics\n  operator  token %s\n\n", port, port, token)
+	fmt.Fprintf(out, "  console   http://127.0.0.1:%d/\n  metrics   http://127.0.0.1:%d/metrics\n  operator  token %s\n", port, port, token)
+	for _, vc := range []*sim.VCenter{fleet.A, fleet.B} {
+		fmt.Fprintf(out, "  %s      https://%s@%s, password %s\n", vc.Name(), sim.DemoUser, vc.URL().Host, sim.DemoPassword)
+	}
+	fmt.Fprintln(out)
 	fmt.Fprintf(out, "  scrape_configs:            # for prometheus.yml\n    - job_name: protip-demo\n      scrape_interval: 5s\n      honor_labels: true\n"+
 		"      static_configs: [{targets: [\"127.0.0.1:%d\"]}]\n\n", port)
 }

@@ -62,6 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addRun(app, verbs)
 	addCheck(app, verbs)
 	addAgentCommands(app, verbs)
+	addTry(app, verbs)
 	addDemo(app, verbs)
 
 	name, err := app.Parse(args)

@@ -39,7 +39,7 @@ func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 	identities := collector.NewIdentities()
 	var out []Built
 	for _, src := range cfg.Sources {
-		watch, err := source(src, opts, metrics.Observer(src.Name, opts.Log), identities)
+		watch, err := source(src, platform.PasswordFile(src.PasswordFile), opts, metrics.Observer(src.Name, opts.Log), identities)
 		if err != nil {
 			return nil, err
 		}
@@ -52,13 +52,21 @@ func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 	return out, nil
 }
 
+// Trial makes one source that is in no configuration yet, with a password that is in no file.
+func Trial(src config.Source, password string, opts Options) (collector.Source, error) {
+	metrics := collector.NewMetrics(opts.Registerer)
+	return source(src, func() (string, error) { return password, nil }, opts, metrics.Observer(src.Name, opts.Log), nil)
+}
+
 // source makes one source of its type.
-func source(src config.Source, opts Options, observer collector.Observer, identities *collector.Identities) (collector.Source, error) {
+func source(src config.Source, password func() (string, error), opts Options, observer collector.Observer,
+	identities *collector.Identities,
+) (collector.Source, error) {
 	switch src.Type {
 	case config.VSphere:
 		return vsphere.New(vsphere.Options{
 			Name:       src.Name,
-			Session:    session(src),
+			Session:    session(src, password),
 			Interval:   src.Interval,
 			Clock:      opts.Clock,
 			Observer:   observer,
@@ -69,11 +77,11 @@ func source(src config.Source, opts Options, observer collector.Observer, identi
 }
 
 // session is how a vCenter is watched: never with the credential that may act.
-func session(src config.Source) platform.Options {
+func session(src config.Source, password func() (string, error)) platform.Options {
 	return platform.Options{
 		URL:      src.URL,
 		Username: src.Username,
-		Password: platform.PasswordFile(src.PasswordFile),
+		Password: password,
 		TLS:      src.TLS,
 	}
 }
@@ -88,5 +96,5 @@ func Check(ctx context.Context, src config.Source) (vsphere.Report, error) {
 	if src.Type != config.VSphere {
 		return vsphere.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 	}
-	return vsphere.CheckSource(ctx, session(src))
+	return vsphere.CheckSource(ctx, session(src, platform.PasswordFile(src.PasswordFile)))
 }
