@@ -279,7 +279,7 @@ func vmSampleOf(v *vmHistory, use load.Use, h *hostHistory, demand float64, p *p
 		consumed -= taken
 	}
 	out := vmSample{
-		usageMHz: int64(delivered), demandMHz: int64(demand), usagePercent100: int64(delivered / (v.vcpus * h.mhz) * 10000),
+		usageMHz: int64(delivered), demandMHz: int64(demand), usagePercent100: int64(delivered) * 10000 / int64(v.vcpus*h.mhz),
 		readyMs:          int64(ready * v.vcpus * float64(sampleLength/time.Millisecond)),
 		readinessPercent: int64(ready * 100),
 		activeKB:         int64(math.Min(use.MemoryActive*v.memory, consumed)), consumedKB: int64(consumed),
@@ -334,10 +334,10 @@ func (vc *VCenter) refreshQuickStats(ctx *simulator.Context) {
 	for _, obj := range vc.reg.AllReference("VirtualMachine") {
 		vm := obj.(*simulator.VirtualMachine)
 		ctx.WithLock(vm, func() {
-			if v, on := s.vms[vm.Self]; on {
-				vm.Summary.QuickStats = vmQuickStats(v)
-			} else if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
+			if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
 				vm.Summary.QuickStats = types.VirtualMachineQuickStats{GuestHeartbeatStatus: types.ManagedEntityStatusGray}
+			} else if v, measured := s.vms[vm.Self]; measured {
+				vm.Summary.QuickStats = vmQuickStats(v)
 			}
 		})
 	}

@@ -82,12 +82,17 @@ type VCenter struct {
 	work   sync.WaitGroup
 }
 
+// making keeps two vCenters from being made at once: the stock simulator appends to a license that all of a process share.
+var making sync.Mutex
+
 // StartVCenter builds the fleet and serves it until Close.
 func StartVCenter(cfg Config) (*VCenter, error) {
 	cfg = withDefaults(cfg)
 	vc := &VCenter{cfg: cfg, clock: cfg.Clock, addr: cfg.Listen}
 	vc.alive, vc.end = context.WithCancel(context.Background())
+	making.Lock()
 	ctx, instance := simulator.NewServiceInstance(simulator.NewContext(), vpx.ServiceContent, vpx.RootFolder)
+	making.Unlock()
 	instance.Content.About.InstanceUuid = cfg.InstanceUUID
 	instance.Content.About.FullName = "VMware vCenter Server 8.0.2 (simulated, " + cfg.Name + ")"
 	vc.service, vc.reg = simulator.New(ctx, instance), ctx.Map
