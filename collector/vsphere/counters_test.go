@@ -221,15 +221,32 @@ func TestSkewCorrectsTimes(t *testing.T) {
 
 func TestUntilNextSample(t *testing.T) {
 	at := func(s float64) time.Time {
-		return time.Unix(1_700_000_000-1_700_000_000%60, 0).Add(time.Duration(s * float64(time.Second)))
-	}
-	for _, tt := range []struct{ at, interval, want float64 }{
-		{0, 20, 25}, {4, 20, 21}, {5, 20, 20}, {6, 20, 19}, {14, 20, 11}, {16, 20, 29}, {19, 20, 26}, {20, 60, 55}, {50, 60, 85 - 60 + 60},
+		return time.Unix(1_700_000_040, 0).Add(time.Duration(s * float64(time.Second)))
+	} // a whole minute
+	for _, tt := range []struct{ at, interval, phase, want float64 }{
+		{0, 20, 5, 5},
+		{0.5, 20, 5, 24.5}, // too soon after the cycle that has just begun
+		{5, 20, 5, 20},
+		{4.9, 20, 5, 20.1},
+		{19.9, 20, 5, 5.1},
+		{12, 20, 15, 23},
+		{50, 60, 15, 25},
 	} {
-		got := untilNextSample(at(tt.at), time.Duration(tt.interval)*time.Second).Seconds()
-		next := math.Mod(tt.at+got, tt.interval)
-		if next != tt.interval/4 || got < tt.interval/2 || got >= tt.interval*1.5 {
-			t.Errorf("at %v of %v: %v later, %v after the sample", tt.at, tt.interval, got, next)
+		d := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+		if got := untilNextSample(at(tt.at), d(tt.interval), d(tt.phase)); got.Round(time.Millisecond) != d(tt.want) {
+			t.Errorf("at %v of %v: %v, want %v", tt.at, tt.interval, got, d(tt.want))
+		}
+	}
+}
+
+func TestLearnPhase(t *testing.T) {
+	p := testPerf(nil)
+	p.phase = 5 * time.Second
+	asked := p.opts.Clock.Now()
+	for i, step := range []struct{ lag, want time.Duration }{{5, 5}, {25, 10}, {10, 10}, {30, 15}, {35, 15}} {
+		p.learnPhase(asked.Add(-step.lag*time.Second), asked)
+		if p.phase != step.want*time.Second {
+			t.Errorf("step %d: phase %v, want %v s", i, p.phase, int(step.want))
 		}
 	}
 }

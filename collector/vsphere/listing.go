@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// maxWait is how long the vCenter holds a call for changes when there are none. Twice that without an answer is a dead vCenter.
+	// maxWait is how long the vCenter holds a call for changes when there are none. No answer by then and the session's
+	// time-out is a dead vCenter.
 	maxWait = 15 * time.Second
 	// maxUpdates is how many objects one answer holds: a long listing comes in bearable pieces.
 	maxUpdates = 100
@@ -108,8 +109,6 @@ func (f *follower) changes(ctx context.Context, version string) error {
 
 // wait asks for updates since version; nil if there are none within d. d is real time: it keeps a connection busy.
 func (f *follower) wait(ctx context.Context, version string, d time.Duration) (*types.UpdateSet, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*maxWait)
-	defer cancel()
 	seconds := int32(d / time.Second)
 	res, err := methods.WaitForUpdatesEx(ctx, f.conn, &types.WaitForUpdatesEx{
 		This:    f.conn.ServiceContent.PropertyCollector,

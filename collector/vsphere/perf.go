@@ -51,13 +51,16 @@ type perf struct {
 	ids   []int32          // of the counters the vCenter has
 	named map[string]int32 // by name
 	limit int              // config.vpxd.stats.maxQueryMetrics, 0 if there is none
+	phase time.Duration    // after a multiple of the interval, when samples are asked for
 }
 
 // samplePerf asks for counters at each interval, just after the vCenter's hosts have made new ones.
 func (f *follower) samplePerf(ctx context.Context) error {
-	p := &perf{follower: f}
+	p := &perf{follower: f, phase: f.opts.Interval / 4}
 	var skew time.Duration
-	next := func(started time.Time) time.Duration { return untilNextSample(started.Add(-skew), f.opts.Interval) }
+	next := func(started time.Time) time.Duration {
+		return untilNextSample(started.Add(-skew), f.opts.Interval, p.phase)
+	}
 	return f.each(ctx, "perf", next, func(ctx context.Context) (err error) {
 		if p.named == nil {
 			if err := p.resolve(ctx); err != nil {
@@ -71,14 +74,21 @@ func (f *follower) samplePerf(ctx context.Context) error {
 	})
 }
 
-// untilNextSample is how long after vcenter (a vCenter's time) to ask again. Realtime samples end at whole multiples of their
-// interval; asking a quarter of an interval later finds them young, so that they are replaced well before they are stale.
-func untilNextSample(vcenter time.Time, interval time.Duration) time.Duration {
-	next := vcenter.Truncate(interval).Add(interval / 4)
-	for next.Sub(vcenter) < interval/2 {
+// untilNextSample is how long after vcenter (a vCenter's time) to ask again: phase after a whole multiple of the interval,
+// where realtime samples end. Asked for young, a sample is replaced well before it is stale.
+func untilNextSample(vcenter time.Time, interval, phase time.Duration) time.Duration {
+	next := vcenter.Truncate(interval).Add(phase)
+	for next.Sub(vcenter) < interval/4 {
 		next = next.Add(interval)
 	}
 	return next.Sub(vcenter)
+}
+
+// learnPhase asks later from now on if the newest sample was not the one that had just ended: hosts take their time.
+func (p *perf) learnPhase(newest, asked time.Time) {
+	if asked.Sub(newest) >= max(p.opts.Interval, realtime*time.Second) {
+		p.phase = min(p.phase+p.opts.Interval/4, p.opts.Interval*3/4)
+	}
 }
 
 // resolve learns which counters the vCenter has, and what it allows.
@@ -144,10 +154,26 @@ func (p *perf) cycle(ctx context.Context, skew time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	samples := p.samples(answers, skew)
+	if newest := newestOf(answers); !newest.IsZero() {
+		p.learnPhase(newest.Add(skew), start)
+	}
 	if len(samples) > 0 {
 		p.emit(inventory.Delta{Source: p.opts.Name, Samples: samples})
 	}
 	return err
+}
+
+// newestOf is the vCenter's time of the newest sample, zero if there is none.
+func newestOf(answers []series) time.Time {
+	var newest time.Time
+	for i := range answers {
+		for _, t := range answers[i].times {
+			if t.After(newest) {
+				newest = t
+			}
+		}
+	}
+	return newest
 }
 
 // query asks in batches. It returns what was answered, and the first error that cost samples.
@@ -217,7 +243,8 @@ func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
 	}
 	if platform.IsOverload(err) {
 		q.overloaded(len(asks), err)
-		if len(asks) > 1 && q.again() {
+		// What took too long is not tried again before the next cycle.
+		if len(asks) > 1 && !platform.IsTimeout(err) && q.again() {
 			return q.ask(ctx, asks)
 		}
 	} else if len(asks) > 1 && q.again() {

@@ -23,7 +23,7 @@ const apiVersion = "6.5"
 // maxAnswer bounds one answer of a vCenter. 100,000 values of counters take about 8 MB.
 const maxAnswer = 256 << 20
 
-// Conn is a connection that is logged in. It is a soap.RoundTripper for vim25/methods: each call gets a deadline, and each
+// Conn is a connection that is logged in. It is a soap.RoundTripper for vim25/methods: each call gets a deadline, its context's if that is sooner, and each
 // error names the vCenter and the method and holds no secret.
 type Conn struct {
 	*vim25.Client
@@ -79,11 +79,8 @@ func (c *Conn) Skew(ctx context.Context, now func() time.Time) (time.Duration, e
 func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) (err error) {
 	method := strings.TrimSuffix(reflect.TypeOf(req).Elem().Name(), "Body")
 	c.opts.Observe(method)
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.opts.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout+held(req))
+	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic in the answer's decoder: %v", p)
@@ -100,6 +97,15 @@ func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) (err error
 		return errors.New("empty answer")
 	}
 	return nil
+}
+
+// held is how long the vCenter is asked to hold the call before it answers.
+func held(req soap.HasFault) time.Duration {
+	wait, ok := req.(*methods.WaitForUpdatesExBody)
+	if !ok || wait.Req == nil || wait.Req.Options == nil || wait.Req.Options.MaxWaitSeconds == nil {
+		return 0
+	}
+	return time.Duration(*wait.Req.Options.MaxWaitSeconds) * time.Second
 }
 
 // wrap names vCenter and method, and takes the password and the session's cookie out of the text.

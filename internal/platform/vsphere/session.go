@@ -42,7 +42,7 @@ type Options struct {
 	Username string
 	Password func() (string, error) // called at each log-in, so that a rotated password is picked up
 	TLS      promconfig.TLSConfig   // read at each log-in too
-	Timeout  time.Duration          // of each call whose context has no deadline; default 30 s
+	Timeout  time.Duration          // of each call, beyond what the vCenter is asked to hold it; default 30 s
 
 	UserAgent string              // default protip/VERSION
 	Observe   func(method string) // hears of each call before it is made, from any goroutine; may be nil
