@@ -45,7 +45,9 @@ func ReadTrace(path string) (*Trace, error) {
 }
 
 // ParseTrace reads a trace from r; its errors begin with "name:line:".
-func ParseTrace(name string, r io.Reader) (*Trace, error) {
+func ParseTrace(name string, r io.Reader) (*Trace, error) { return parse(name, r, maxTraceBytes) }
+
+func parse(name string, r io.Reader, limit int64) (*Trace, error) {
 	packed := bufio.NewReader(r)
 	var plain io.Reader = packed
 	if magic, _ := packed.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
@@ -55,10 +57,10 @@ func ParseTrace(name string, r io.Reader) (*Trace, error) {
 		}
 		plain = unzip
 	}
-	bounded := &io.LimitedReader{R: plain, N: maxTraceBytes}
+	bounded := &io.LimitedReader{R: plain, N: limit}
 	tr, err := parseRows(csv.NewReader(bounded))
 	if bounded.N <= 0 {
-		return nil, fmt.Errorf("%s: trace is larger than %d MiB unpacked", name, maxTraceBytes>>20)
+		return nil, fmt.Errorf("%s: trace is larger than %d bytes unpacked", name, limit)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s:%w", name, err)
