@@ -39,16 +39,9 @@ type checkedPack struct {
 }
 
 func checkConfig(c *console, file string) error {
-	if err := app.CheckConfig(file); err != nil {
+	cfg, set, err := app.CheckConfig(file)
+	if err != nil {
 		return usageError{missing(err)}
-	}
-	cfg, err := config.Load(file)
-	if err != nil {
-		return usageError{err}
-	}
-	set, err := app.LoadPacks(cfg)
-	if err != nil {
-		return usageError{err}
 	}
 	var checked []checkedPack
 	for _, p := range set.Packs() {

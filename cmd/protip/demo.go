@@ -251,7 +251,7 @@ func (s *story) run(ctx context.Context, a *app.App, l net.Listener) error {
 	}
 	snap := a.Snapshot()
 	stop(nil)
-	shutDown(server)
+	shutDown(server, time.Second)
 	running.Wait()
 	if s.once {
 		s.ending(snap)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -49,12 +50,16 @@ type command func(ctx context.Context, c *console) error
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := &console{out: stdout, err: stderr, log: &promslog.Config{Writer: stderr}}
 	app := kingpin.New("protip", "Watches every hypervisor a company runs, says what should move and why, and moves it if it is let.")
-	app.UsageWriter(stderr)
-	app.ErrorWriter(stderr)
+	var usage bytes.Buffer
+	ends, said := 0, 0
+	app.UsageWriter(&usage).ErrorWriter(stderr)
+	app.Terminate(func(int) { // kingpin goes on after it, and what it says then was not asked for
+		if ends++; ends == 1 {
+			said = usage.Len()
+		}
+	})
 	app.Version(version.Print("protip"))
 	app.HelpFlag.Short('h')
-	exited := -1
-	app.Terminate(func(code int) { exited = code })
 	format := app.Flag("format", "What commands print: text or json.").Default("text").Enum("text", "json")
 	promslogflag.AddFlags(app, c.log)
 
@@ -67,20 +72,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 	name, err := app.Parse(args)
 	switch {
-	case exited >= 0: // --help or --version
-		return exited
+	case ends == 1 && errors.Is(err, kingpin.ErrCommandNotSpecified):
+		fmt.Fprintln(stderr, "protip: no command, try --help")
+		return exitUsage
+	case ends > 0: // --help, --version
+		_, _ = stdout.Write(usage.Bytes()[:said])
+		return exitOK
 	case err != nil:
 		fmt.Fprintf(stderr, "protip: %v, try --help\n", err)
 		return exitUsage
 	}
 	c.json = *format == "json"
 	err = verbs[name](ctx, c)
-	var usage usageError
+	var wrong usageError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &usage):
-		fmt.Fprintln(stderr, usage.Error())
+	case errors.As(err, &wrong):
+		fmt.Fprintln(stderr, wrong)
 		return exitUsage
 	default:
 		fmt.Fprintf(stderr, "protip: %v\n", err)

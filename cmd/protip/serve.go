@@ -23,6 +23,7 @@ import (
 	"github.com/protip/protip/internal/clock"
 )
 
+// shutdownTimeout is how long requests under way may take when the agent ends.
 const shutdownTimeout = 10 * time.Second
 
 // configFlag names the agent's configuration.
@@ -36,7 +37,7 @@ func addRun(kp *kingpin.Application, verbs map[string]command) {
 	dir := cmd.Flag("storage.path", "Directory of the agent's database; one agent at a time has it.").Default("data/").String()
 	flags := kingpinflag.AddFlags(cmd, ":9876")
 	verbs[cmd.FullCommand()] = func(ctx context.Context, c *console) error {
-		if err := app.CheckConfig(*file); err != nil {
+		if _, _, err := app.CheckConfig(*file); err != nil {
 			return usageError{missing(err)}
 		}
 		if err := checkWebConfig(*flags.WebConfigFile); err != nil {
@@ -57,7 +58,10 @@ func addRun(kp *kingpin.Application, verbs map[string]command) {
 				stop(fmt.Errorf("serve: %w", err))
 			}
 		})
-		context.AfterFunc(ctx, func() { shutDown(server) })
+		running.Go(func() {
+			<-ctx.Done()
+			shutDown(server, shutdownTimeout)
+		})
 		err = a.Run(ctx)
 		stop(nil)
 		running.Wait()
@@ -69,8 +73,8 @@ func addRun(kp *kingpin.Application, verbs map[string]command) {
 }
 
 // shutDown ends a server with time for requests under way.
-func shutDown(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+func shutDown(server *http.Server, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		_ = server.Close() // a request that would not end in time

@@ -32,7 +32,7 @@ func load(file string, now time.Time) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	set, err := LoadPacks(cfg)
+	set, err := loadPacks(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +43,8 @@ func load(file string, now time.Time) (*settings, error) {
 	return &settings{config: cfg, rules: set, policy: policy, loaded: now}, nil
 }
 
-// LoadPacks reads and compiles the packs that a configuration names. The error is of package rules or says which file.
-func LoadPacks(cfg *config.Config) (*rules.Set, error) {
+// loadPacks reads and compiles the packs that a configuration names. The error is of package rules or says which file.
+func loadPacks(cfg *config.Config) (*rules.Set, error) {
 	var files []rules.File
 	shipped := cfg.Packs.Shipped
 	if shipped == nil {
@@ -162,9 +162,12 @@ func (a *App) operatorToken() (string, error) {
 }
 
 // CheckConfig reads a configuration and all packs it names as New would.
-func CheckConfig(file string) error {
-	_, err := load(file, time.Time{})
-	return err
+func CheckConfig(file string) (*config.Config, *rules.Set, error) {
+	s, err := load(file, time.Time{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.config, s.rules, nil
 }
 
 // ReloadAndLog is Reload for who has nobody to answer to.
