@@ -19,11 +19,10 @@ type Demand struct {
 
 // VMSpec is the VM to be placed. Of one that exists only ID counts: the rest is in the snapshot and the demand.
 type VMSpec struct {
-	ID          inventory.ID // zero for one that does not exist yet
-	Name        string
-	VCPUs       int
-	MemoryBytes float64
-	Use         Use
+	ID    inventory.ID // zero for one that does not exist yet
+	Name  string
+	VCPUs int
+	Use   Use
 }
 
 // Policy is what the operator wants of a placement.

@@ -89,7 +89,7 @@ func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
 	if !ok {
 		return c, nil
 	}
-	c.Name, c.VCPUs, c.MemoryBytes, c.current = vm.Name, vm.VCPUs, vm.MemoryBytes, vm.Host
+	c.Name, c.VCPUs, c.current = vm.Name, vm.VCPUs, vm.Host
 	c.Use, ok = l.use(vm.ID)
 	switch {
 	case vm.Template:
