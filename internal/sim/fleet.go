@@ -115,7 +115,6 @@ type place struct {
 	datastore  *simulator.Datastore
 	network    []types.ManagedObjectReference
 	template   *simulator.HostSystem
-	devices    []types.BaseVirtualDevice
 	built      int // VMs so far, which is also the next one's index in the load
 }
 
@@ -131,7 +130,6 @@ func (vc *VCenter) build() error {
 	p.network = p.datacenter.Network
 	p.template = simulator.NewHostSystem(ctx, esx.HostSystem)
 	p.datastore = vc.buildDatastore()
-	p.devices = []types.BaseVirtualDevice{}
 	for _, c := range vc.cfg.Clusters {
 		if err := vc.buildCluster(ctx, c); err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
@@ -186,7 +184,7 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 			}
 		}
 	}
-	configure(config, c.DRS, c.HA)
+	config.DrsConfig, config.DasConfig = c.DRS.info(), c.HA.info()
 	for i, rule := range c.Rules {
 		info, err := ruleInfo(int32(i+1), rule, byName)
 		if err != nil {
@@ -198,12 +196,15 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 	return nil
 }
 
-func configure(config *types.ClusterConfigInfoEx, drs DRS, ha HA) {
-	config.DrsConfig = types.ClusterDrsConfigInfo{
+func (drs DRS) info() types.ClusterDrsConfigInfo {
+	return types.ClusterDrsConfigInfo{
 		Enabled: &drs.Enabled, EnableVmBehaviorOverrides: types.NewBool(true),
 		DefaultVmBehavior: cmp.Or(drs.Behavior, types.DrsBehaviorManual), VmotionRate: 3,
 	}
-	config.DasConfig = types.ClusterDasConfigInfo{
+}
+
+func (ha HA) info() types.ClusterDasConfigInfo {
+	return types.ClusterDasConfigInfo{
 		Enabled: &ha.Enabled, AdmissionControlEnabled: &ha.AdmissionControl, AdmissionControlPolicy: ha.Policy, HostMonitoring: "enabled",
 	}
 }
@@ -325,7 +326,7 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 		Name: spec.Name, Uuid: uuidOf("bios", spec.UUID), InstanceUuid: spec.UUID, Template: spec.Template, Version: "vmx-19",
 		GuestId: spec.GuestID, GuestFullName: spec.GuestOS, CreateDate: &created, Modified: created, Tools: &types.ToolsConfigInfo{},
 		Files:    types.VirtualMachineFileInfo{VmPathName: path},
-		Hardware: types.VirtualHardware{NumCPU: int32(spec.VCPUs), NumCoresPerSocket: types.NewInt32(1), MemoryMB: memoryMB, Device: vc.place.devices},
+		Hardware: types.VirtualHardware{NumCPU: int32(spec.VCPUs), NumCoresPerSocket: types.NewInt32(1), MemoryMB: memoryMB},
 	}
 	vm.Runtime = types.VirtualMachineRuntimeInfo{
 		Host: &host.Self, PowerState: types.VirtualMachinePowerStatePoweredOff,

@@ -151,12 +151,10 @@ func (vc *VCenter) vmTask(ctx *simulator.Context, ref types.ManagedObjectReferen
 	return vc.start(vc.newTask(ctx.Session.UserName, w), w), nil
 }
 
-// PowerOn and PowerOff switch a VM at once.
-
-// PowerOn switches a VM on.
+// PowerOn switches a VM on, at once.
 func (vc *VCenter) PowerOn(vm types.ManagedObjectReference) error { return vc.power(vm, true) }
 
-// PowerOff switches a VM off.
+// PowerOff switches a VM off, at once.
 func (vc *VCenter) PowerOff(vm types.ManagedObjectReference) error { return vc.power(vm, false) }
 
 func (vc *VCenter) power(ref types.ManagedObjectReference, on bool) error {
@@ -339,20 +337,12 @@ func (vc *VCenter) SetConnection(host types.ManagedObjectReference, state types.
 
 // SetDRS reconfigures a cluster's DRS.
 func (vc *VCenter) SetDRS(cluster types.ManagedObjectReference, drs DRS) error {
-	return vc.reconfigure(cluster, func(config *types.ClusterConfigInfoEx) {
-		was := config.DasConfig
-		configure(config, drs, HA{})
-		config.DasConfig = was
-	})
+	return vc.reconfigure(cluster, func(config *types.ClusterConfigInfoEx) { config.DrsConfig = drs.info() })
 }
 
 // SetHA reconfigures a cluster's HA.
 func (vc *VCenter) SetHA(cluster types.ManagedObjectReference, ha HA) error {
-	return vc.reconfigure(cluster, func(config *types.ClusterConfigInfoEx) {
-		was := config.DrsConfig
-		configure(config, DRS{}, ha)
-		config.DrsConfig = was
-	})
+	return vc.reconfigure(cluster, func(config *types.ClusterConfigInfoEx) { config.DasConfig = ha.info() })
 }
 
 func (vc *VCenter) reconfigure(ref types.ManagedObjectReference, f func(*types.ClusterConfigInfoEx)) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/url"
 	"reflect"
 	"testing"
@@ -135,6 +136,26 @@ func TestVCentersDiffer(t *testing.T) {
 	}
 	if got := ca.ServiceContent.About.InstanceUuid; got != a.InstanceUUID() {
 		t.Errorf("instance UUID %s, want %s", got, a.InstanceUUID())
+	}
+}
+
+// TestManyAtOnce is for the race detector: the stock simulator shares variables between all vCenters of a process.
+func TestManyAtOnce(t *testing.T) {
+	done := make(chan error, 4)
+	for i := range cap(done) {
+		go func() {
+			vc, err := StartVCenter(Config{Name: fmt.Sprint("vc", i), MaxQueryMetrics: 10 + i, Clusters: Uniform(2, 10)})
+			if err == nil {
+				defer vc.Close()
+				_, err = govmomi.NewClient(context.Background(), vc.Login(), true)
+			}
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

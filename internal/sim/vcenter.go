@@ -82,7 +82,8 @@ type VCenter struct {
 	work   sync.WaitGroup
 }
 
-// making keeps two vCenters from being made at once: the stock simulator appends to a license that all of a process share.
+// making keeps two vCenters from being made at once: the stock simulator writes to a license that all of a process share, and
+// reads it for each new host.
 var making sync.Mutex
 
 // StartVCenter builds the fleet and serves it until Close.
@@ -90,21 +91,9 @@ func StartVCenter(cfg Config) (*VCenter, error) {
 	cfg = withDefaults(cfg)
 	vc := &VCenter{cfg: cfg, clock: cfg.Clock, addr: cfg.Listen}
 	vc.alive, vc.end = context.WithCancel(context.Background())
-	making.Lock()
-	ctx, instance := simulator.NewServiceInstance(simulator.NewContext(), vpx.ServiceContent, vpx.RootFolder)
-	making.Unlock()
-	instance.Content.About.InstanceUuid = cfg.InstanceUUID
-	instance.Content.About.FullName = "VMware vCenter Server 8.0.2 (simulated, " + cfg.Name + ")"
-	vc.service, vc.reg = simulator.New(ctx, instance), ctx.Map
-	vc.service.Listen = &url.URL{User: url.UserPassword(cfg.User, cfg.Password)}
-	vc.service.RegisterSDK(vc.reg, vc.reg.Path+"/vimService")
-	vc.service.ServeMux.HandleFunc(vc.reg.Path+"/vimServiceVersions.xml", vc.service.ServiceVersions)
-
-	vc.usage = newUsage(cfg.Load, vc.clock.Now)
-	if err := vc.build(); err != nil {
+	if err := vc.assemble(); err != nil {
 		return nil, fmt.Errorf("build vCenter %s: %w", cfg.Name, err)
 	}
-	vc.applySettings()
 	vc.changes = newChangeLog()
 	vc.reg.AddHandler(vc.changes)
 	vc.gate = newGateway(vc)
@@ -119,6 +108,26 @@ func StartVCenter(cfg Config) (*VCenter, error) {
 		return nil, err
 	}
 	return vc, nil
+}
+
+// assemble makes the stock service with this vCenter's fleet and settings.
+func (vc *VCenter) assemble() error {
+	making.Lock()
+	defer making.Unlock()
+	ctx, instance := simulator.NewServiceInstance(simulator.NewContext(), vpx.ServiceContent, vpx.RootFolder)
+	instance.Content.About.InstanceUuid = vc.cfg.InstanceUUID
+	instance.Content.About.FullName = "VMware vCenter Server 8.0.2 (simulated, " + vc.cfg.Name + ")"
+	vc.service, vc.reg = simulator.New(ctx, instance), ctx.Map
+	vc.service.Listen = &url.URL{User: url.UserPassword(vc.cfg.User, vc.cfg.Password)}
+	vc.service.RegisterSDK(vc.reg, vc.reg.Path+"/vimService")
+	vc.service.ServeMux.HandleFunc(vc.reg.Path+"/vimServiceVersions.xml", vc.service.ServiceVersions)
+
+	vc.usage = newUsage(vc.cfg.Load, vc.clock.Now)
+	if err := vc.build(); err != nil {
+		return err
+	}
+	vc.applySettings()
+	return nil
 }
 
 func withDefaults(cfg Config) Config {
