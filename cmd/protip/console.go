@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -13,13 +14,20 @@ import (
 // print writes v as indented JSON if that was asked for, else what text writes.
 func (c *console) print(v any, text func(w *tabwriter.Writer)) error {
 	if c.json {
-		enc := json.NewEncoder(c.out)
+		enc := jsonTo(c.out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
 	}
 	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
 	text(w)
 	return w.Flush()
+}
+
+// jsonTo writes JSON for terminals and programs, not for HTML: > stays >.
+func jsonTo(w io.Writer) *json.Encoder {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc
 }
 
 // done reports an act that answers nothing.

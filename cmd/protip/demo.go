@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -22,15 +18,10 @@ import (
 
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/clock"
-	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/sim"
-	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 	"github.com/protip/protip/rules/packs"
 )
-
-// onceTimeout is how long --once waits for an outcome.
-const onceTimeout = 120 * time.Second
 
 // demoFlags are the demo's choices.
 type demoFlags struct {
@@ -39,8 +30,8 @@ type demoFlags struct {
 	speed       float64
 	remediation string
 	once        bool
+	timeout     time.Duration
 	port        int
-	keep        string
 }
 
 func addDemo(kp *kingpin.Application, verbs map[string]command) {
@@ -48,21 +39,25 @@ func addDemo(kp *kingpin.Application, verbs map[string]command) {
 	var f demoFlags
 	cmd.Flag("trace", "Drive the VMs with the CPU load in this file: gzipped CSV, a column for each VM, a row for each 5 minutes, in percent.").StringVar(&f.trace)
 	cmd.Flag("seed", "Another seed, another fleet.").Default("1").Uint64Var(&f.seed)
-	cmd.Flag("speed", "How many seconds pass in the fleet in one of yours.").Default("30").Float64Var(&f.speed)
+	cmd.Flag("speed", "How many seconds pass in the fleet in one of yours; 1 or more.").Default("30").Float64Var(&f.speed)
 	cmd.Flag("remediation", "automatic, manual or off.").Default("automatic").EnumVar(&f.remediation, "automatic", "manual", "off")
-	cmd.Flag("once", "Stop after the first tip with an outcome: 0 if the host recovered, 1 if none did within 120 s.").BoolVar(&f.once)
-	cmd.Flag("port", "Where to listen on loopback; if it is busy, the next free one.").Default("9876").IntVar(&f.port)
+	cmd.Flag("once", "Stop after the first tip with an outcome: 0 if the host recovered, 1 if none did in time.").BoolVar(&f.once)
+	cmd.Flag("timeout", "How long --once waits, from the start.").Default("120s").DurationVar(&f.timeout)
+	cmd.Flag("port", "Where to listen on loopback; if it is busy, the next free one. 0 is any.").Default("9876").IntVar(&f.port)
 	verbs[cmd.FullCommand()] = func(ctx context.Context, c *console) error { return demo(ctx, c, f) }
 }
 
 // demo runs until ctx is done, or with --once until the story is told.
 func demo(ctx context.Context, c *console, f demoFlags) error {
-	clk := clock.New(f.speed)
+	if !(f.speed >= 1 && f.speed <= 1000) {
+		return usageError{fmt.Errorf("--speed %g: write a number from 1 to 1000", f.speed)}
+	}
 	if f.once {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, onceTimeout, errNoOutcome)
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("no host recovered within %s", f.timeout))
 		defer cancel()
 	}
+	clk := clock.New(f.speed)
 	fleet, err := sim.NewDemo(sim.DemoConfig{Seed: f.seed, TracePath: f.trace, Clock: clk})
 	if err != nil {
 		return usageError{err}
@@ -73,7 +68,11 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	file, token, err := writeDemoConfig(dir, fleet, f.remediation)
+	pack, err := hostPressure()
+	if err != nil {
+		return err
+	}
+	files, err := writeDemoFiles(dir, fleet, pack, f.remediation)
 	if err != nil {
 		return err
 	}
@@ -81,14 +80,14 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 	if err != nil {
 		return err
 	}
-	story := newStory(c, f)
+	story := newStory(c, f, clk, pack)
 	a, err := app.New(ctx, app.Options{
-		ConfigFile: file, DataDir: filepath.Join(dir, "data"), Clock: clk, Log: demoLog(c), LoopbackOnly: true, Notify: story.hear,
+		ConfigFile: files.config, DataDir: filepath.Join(dir, "data"), Clock: clk, Log: demoLog(c), LoopbackOnly: true, Notify: story.hear,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	story.opening(fleet, listener, token, f)
+	opening(c, f, fleet, listener.Addr().(*net.TCPAddr), files.token)
 	return story.run(ctx, a, listener)
 }
 
@@ -100,16 +99,23 @@ func demoLog(c *console) *slog.Logger {
 	return promslog.New(c.log)
 }
 
-// writeDemoConfig writes the files that an operator would have written, and returns the config's path and the operator token.
-func writeDemoConfig(dir string, fleet *sim.Demo, mode string) (file, token string, err error) {
-	pack, err := packs.File("host-pressure")
+// hostPressure is the pack whose rules may act in the demo.
+func hostPressure() (*rules.Pack, error) {
+	file, err := packs.File("host-pressure")
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	set, err := rules.Load([]rules.File{pack}, rules.Options{})
+	set, err := rules.Load([]rules.File{file}, rules.Options{})
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
+	return set.Packs()[0], nil
+}
+
+// demoFiles are the paths of what an operator would have written.
+type demoFiles struct{ config, token string }
+
+func writeDemoFiles(dir string, fleet *sim.Demo, pack *rules.Pack, mode string) (files demoFiles, err error) {
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		err = errors.Join(err, os.WriteFile(path, []byte(text), 0o600))
@@ -118,24 +124,24 @@ func writeDemoConfig(dir string, fleet *sim.Demo, mode string) (file, token stri
 	type object = map[string]any
 	var sources, automatic []object
 	for _, vc := range []*sim.VCenter{fleet.A, fleet.B} {
+		user := vc.Login().User.Username()
 		password, _ := vc.Login().User.Password()
 		secret := write(vc.Name()+".password", password)
 		sources = append(sources, object{
-			"name": vc.Name(), "type": "vsphere", "url": vc.URL().String(),
-			"username": vc.Login().User.Username(), "password_file": secret,
+			"name": vc.Name(), "type": "vsphere", "url": vc.URL().String(), "username": user, "password_file": secret,
 			"tls_config": object{"ca_file": write(vc.Name()+".pem", string(vc.CAPEM()))},
-			"acting":     object{"username": vc.Login().User.Username(), "password_file": secret},
+			"acting":     object{"username": user, "password_file": secret},
 		})
 		for _, cluster := range vc.Clusters() {
-			for _, r := range set.Rules() {
+			for _, r := range pack.Rules {
 				automatic = append(automatic, object{
-					"source": vc.Name(), "cluster": cluster, "pack": r.Pack.Name, "rule": r.Name, "pack_sha256": r.Pack.SHA256,
+					"source": vc.Name(), "cluster": cluster, "pack": pack.Name, "rule": r.Name, "pack_sha256": pack.SHA256,
 				})
 			}
 		}
 	}
-	token = rand.Text()
-	cfg := object{"sources": sources, "web": object{"operator_token_file": write("operator.token", token)}}
+	files.token = write("operator.token", rand.Text())
+	cfg := object{"sources": sources, "web": object{"operator_token_file": files.token}}
 	switch mode {
 	case "automatic":
 		cfg["remediation"] = object{"mode": "manual", "automatic": automatic}
@@ -144,204 +150,63 @@ func writeDemoConfig(dir string, fleet *sim.Demo, mode string) (file, token stri
 	}
 	text, marshalErr := yaml.Marshal(cfg)
 	if marshalErr != nil {
-		return "", "", marshalErr
+		return files, marshalErr
 	}
-	return write("protip.yml", string(text)), token, err
+	files.config = write("protip.yml", string(text))
+	return files, err
 }
 
 // listen takes the port, or the next free one.
 func listen(port int) (net.Listener, error) {
-	for p := port; p < port+50; p++ {
+	if port < 0 || port > 65535 {
+		return nil, usageError{fmt.Errorf("--port %d: write a number from 0 to 65535", port)}
+	}
+	last := min(port+49, 65535)
+	for p := port; p <= last; p++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return l, err
 		}
 	}
-	return nil, fmt.Errorf("ports %d to %d are all busy: name another with --port", port, port+49)
-}
-
-// errNoOutcome is why --once ends with 1.
-var errNoOutcome = errors.New("no host recovered within " + onceTimeout.String())
-
-// story follows the demo from the agent's events to its ending.
-type story struct {
-	c        *console
-	once     bool
-	narrator *narrator
-	events   chan app.Event
-
-	tip    *rules.Tip // the first that was active
-	before *float64   // the host's CPU then
-	lowest *float64   // the least it had since
-	acts   map[string]remediation.Action
-	order  []string
-}
-
-func newStory(c *console, f demoFlags) *story {
-	return &story{
-		c: c, once: f.once, narrator: newNarrator(c.out, c.json),
-		events: make(chan app.Event, 1024), acts: map[string]remediation.Action{},
-	}
-}
-
-// hear takes an event from the agent, which must not wait for a slow terminal.
-func (s *story) hear(e app.Event) {
-	select {
-	case s.events <- e:
-	default:
-	}
+	return nil, fmt.Errorf("ports %d to %d are all busy: name another with --port", port, last)
 }
 
 // opening says what this is and where to look.
-func (s *story) opening(fleet *sim.Demo, l net.Listener, token string, f demoFlags) {
-	if s.c.json {
+func opening(c *console, f demoFlags, fleet *sim.Demo, at *net.TCPAddr, tokenFile string) {
+	url := fmt.Sprintf("http://%s", at)
+	vcs := []*sim.VCenter{fleet.A, fleet.B}
+	if c.json {
+		type vcenter struct {
+			Name     string `json:"name"`
+			URL      string `json:"url"`
+			Username string `json:"username"`
+			Password string `json:"password"`
+		}
+		said := struct {
+			Console   string    `json:"console"`
+			Metrics   string    `json:"metrics"`
+			TokenFile string    `json:"token_file"`
+			VCenters  []vcenter `json:"vcenters"`
+			Speed     float64   `json:"speed"`
+		}{Console: url + "/", Metrics: url + "/metrics", TokenFile: tokenFile, Speed: f.speed}
+		for _, vc := range vcs {
+			said.VCenters = append(said.VCenters, vcenter{vc.Name(), vc.URL().String(), sim.DemoUser, sim.DemoPassword})
+		}
+		_ = jsonTo(c.out).Encode(map[string]any{"demo": said})
 		return
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	out := s.c.out
-	fmt.Fprintf(out, "protip demo: %s and %s, two simulated vCenters. Time runs %gx. Nothing real is touched.\n\n", fleet.A.Name(), fleet.B.Name(), f.speed)
-	if port != f.port {
-		fmt.Fprintf(out, "  port %d is busy: listening on %d\n", f.port, port)
+	out := c.out
+	acts := map[string]string{"automatic": "moves VMs by itself", "manual": "moves VMs when you say so", "off": "moves nothing"}[f.remediation]
+	fmt.Fprintf(out, "protip demo: an agent that watches two simulated vCenters and %s. Time runs %g times as fast.\n", acts, f.speed)
+	fmt.Fprint(out, "A host is about to run hot. All of it lives in this process and on loopback; nothing real is touched.\n\n")
+	if f.port != 0 && at.Port != f.port {
+		fmt.Fprintf(out, "  port %d is busy: listening on %d\n", f.port, at.Port)
 	}
-	fmt.Fprintf(out, "  console   http://127.0.0.1:%d/\n  metrics   http://127.0.0.1:%d/metrics\n  operator  token %s\n", port, port, token)
-	for _, vc := range []*sim.VCenter{fleet.A, fleet.B} {
-		fmt.Fprintf(out, "  %s      https://%s@%s, password %s\n", vc.Name(), sim.DemoUser, vc.URL().Host, sim.DemoPassword)
+	fmt.Fprintf(out, "  console  %s/\n  metrics  %s/metrics\n", url, url)
+	for _, vc := range vcs {
+		fmt.Fprintf(out, "  %-7s  https://%s@%s  password %s\n", vc.Name(), sim.DemoUser, vc.URL().Host, sim.DemoPassword)
 	}
-	fmt.Fprintln(out)
-	fmt.Fprintf(out, "  scrape_configs:            # for prometheus.yml\n    - job_name: protip-demo\n      scrape_interval: 5s\n      honor_labels: true\n"+
-		"      static_configs: [{targets: [\"127.0.0.1:%d\"]}]\n\n", port)
-}
-
-// run serves and tells until the story ends.
-func (s *story) run(ctx context.Context, a *app.App, l net.Listener) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var running sync.WaitGroup
-	server := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	running.Go(func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			stop(err)
-		}
-	})
-	running.Go(func() {
-		if err := a.Run(ctx); err != nil && !errors.Is(err, errNoOutcome) {
-			stop(err)
-		}
-	})
-	look := time.NewTicker(500 * time.Millisecond)
-	defer look.Stop()
-	var end error
-	for telling := true; telling; {
-		select {
-		case <-ctx.Done():
-			telling = false
-		case e := <-s.events:
-			snap := a.Snapshot()
-			s.narrator.event(e, snap)
-			s.follow(e, snap)
-			telling = !s.once || !s.told()
-		case <-look.C:
-			snap := a.Snapshot()
-			s.narrator.watch(snap)
-			s.measure(snap)
-		}
-	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		end = cause
-	}
-	snap := a.Snapshot()
-	stop(nil)
-	shutDown(server, time.Second)
-	running.Wait()
-	if s.once {
-		s.ending(snap)
-	}
-	return end
-}
-
-// follow keeps what the ending tells: the first active tip and its actions.
-func (s *story) follow(e app.Event, snap *inventory.Snapshot) {
-	switch {
-	case e.Tip != nil && s.tip == nil && e.Tip.Tip.State == rules.Active && e.Tip.Tip.Rule == "HostCPUOverload":
-		tip := e.Tip.Tip
-		s.tip = &tip
-		s.before = hostCPU(snap, tip.Object)
-		for _, ev := range tip.Evidence {
-			if strings.HasSuffix(ev.Name, inventory.HostCPUUsageRatio.Field()) {
-				s.before = &ev.Value
-			}
-		}
-	case e.Tip != nil && s.tip != nil && e.Tip.Tip.ID == s.tip.ID:
-		tip := e.Tip.Tip
-		s.tip = &tip
-	case e.Action != nil && s.tip != nil && e.Action.TipID == s.tip.ID:
-		if _, known := s.acts[e.Action.ID]; !known {
-			s.order = append(s.order, e.Action.ID)
-		}
-		s.acts[e.Action.ID] = *e.Action
-	}
-}
-
-func (s *story) measure(snap *inventory.Snapshot) {
-	if s.tip == nil {
-		return
-	}
-	if cpu := hostCPU(snap, s.tip.Object); cpu != nil && (s.lowest == nil || *cpu < *s.lowest) {
-		s.lowest = cpu
-	}
-}
-
-// told reports whether a plan was carried out and its host has recovered.
-func (s *story) told() bool {
-	recovered := false
-	for _, a := range s.acts {
-		if !a.State.Final() || a.State == remediation.Done && a.Outcome == "" {
-			return false
-		}
-		recovered = recovered || a.Outcome == remediation.Recovered
-	}
-	return recovered
-}
-
-// ending is the last line: one JSON object, or a sentence.
-func (s *story) ending(snap *inventory.Snapshot) {
-	type load struct {
-		CPU *float64 `json:"host_cpu_ratio"`
-	}
-	ending := struct {
-		Tip     *rules.Tip           `json:"tip"`
-		Action  *remediation.Action  `json:"action"`  // the last one
-		Actions []remediation.Action `json:"actions"` // all of the tip, in order
-		Before  load                 `json:"before"`
-		After   load                 `json:"after"`
-		Lowest  load                 `json:"lowest"` // since the tip was active
-	}{Tip: s.tip, Actions: []remediation.Action{}, Before: load{s.before}, Lowest: load{s.lowest}}
-	for _, id := range s.order {
-		ending.Actions = append(ending.Actions, s.acts[id])
-	}
-	if n := len(ending.Actions); n > 0 {
-		ending.Action = &ending.Actions[n-1]
-	}
-	if s.tip != nil {
-		ending.After.CPU = hostCPU(snap, s.tip.Object)
-	}
-	if s.c.json {
-		_ = json.NewEncoder(s.c.out).Encode(ending)
-		return
-	}
-	if s.told() && s.before != nil && ending.After.CPU != nil {
-		s.narrator.line("END", "%s: CPU %.0f %% -> %.0f %% by %d moves", printable(s.tip.Name), *s.before*100, *ending.After.CPU*100, len(ending.Actions))
-	}
-}
-
-func hostCPU(snap *inventory.Snapshot, id inventory.ID) *float64 {
-	h, ok := snap.Host(id)
-	if !ok {
-		return nil
-	}
-	cpu, ok := h.Samples.Value(inventory.HostCPUUsageRatio)
-	if !ok {
-		return nil
-	}
-	return &cpu
+	fmt.Fprintf(out, "\n  # for protip tips, place and pause in another terminal\n  export PROTIP_AGENT_URL=%s PROTIP_TOKEN_FILE=%s\n", url, tokenFile)
+	fmt.Fprintf(out, "\n  # for prometheus.yml\n  scrape_configs:\n    - job_name: protip\n      scrape_interval: 5s\n"+
+		"      static_configs: [{targets: [%q]}]\n\n", at.String())
 }

@@ -1,14 +1,16 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/protip/protip/internal/app"
+	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
@@ -18,41 +20,50 @@ import (
 type narrator struct {
 	out     io.Writer
 	json    bool
+	acts    string // automatic, manual or off
+	goesOn  bool   // after the first outcome
+	clock   *clock.Clock
+	pack    *rules.Pack
 	started time.Time
-	hosts   map[inventory.ID]heat
-	steps   map[string]int  // action -> quarter of its progress last told
-	told    map[string]bool // plans whose outcome was told
+
+	hosts map[inventory.ID]heat
+	ours  map[inventory.ID]inventory.ID // VM -> where protip moves it
+	half  map[string]bool               // actions that were told to be half done
+	plans map[string]bool               // plans whose outcome was told
 }
 
 // heat is how warm a host was when last told.
-type heat int
+type heat string
 
 const (
-	calm heat = iota
-	warm
-	hot
+	calm heat = "CALM"
+	warm heat = "WARM"
+	hot  heat = "HOT"
 )
 
-func newNarrator(out io.Writer, asJSON bool) *narrator {
-	return &narrator{out: out, json: asJSON, started: time.Now(), hosts: map[inventory.ID]heat{}, steps: map[string]int{}, told: map[string]bool{}}
+func newNarrator(c *console, f demoFlags, clk *clock.Clock, pack *rules.Pack) *narrator {
+	return &narrator{
+		out: c.out, json: c.json, acts: f.remediation, goesOn: !f.once, clock: clk, pack: pack, started: time.Now(),
+		hosts: map[inventory.ID]heat{}, ours: map[inventory.ID]inventory.ID{}, half: map[string]bool{}, plans: map[string]bool{},
+	}
 }
 
 // line prints one event: the time since the start, a word that says what kind it is, and the sentence. Names in it may
 // hold anything.
 func (n *narrator) line(word, format string, args ...any) {
 	since := time.Since(n.started)
-	fmt.Fprintf(n.out, "%02d:%02d  %-8s %s\n", int(since.Minutes()), int(since.Seconds())%60, word, printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(n.out, "%02d:%02d  %-8s  %s\n", int(since.Minutes()), int(since.Seconds())%60, word, printable(fmt.Sprintf(format, args...)))
 }
 
 // more adds to the line before.
 func (n *narrator) more(format string, args ...any) {
-	fmt.Fprintf(n.out, "%15s%s\n", "", printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(n.out, "%17s%s\n", "", printable(fmt.Sprintf(format, args...)))
 }
 
 // event tells one event of the agent.
 func (n *narrator) event(e app.Event, snap *inventory.Snapshot) {
 	if n.json {
-		_ = json.NewEncoder(n.out).Encode(e)
+		_ = jsonTo(n.out).Encode(e)
 		return
 	}
 	switch {
@@ -72,46 +83,46 @@ func (n *narrator) source(s inventory.Source, snap *inventory.Snapshot) {
 		n.line("DOWN", "%s: %s", s.Name, s.Error)
 		return
 	}
-	clusters, hosts, vms := 0, 0, 0
-	for _, c := range snap.ClusterTable(s.Name).Facts {
-		clusters += present(c)
-	}
-	for _, h := range snap.HostTable(s.Name).Facts {
-		hosts += present(h)
-	}
-	for _, vm := range snap.VMTable(s.Name).Facts {
-		vms += present(vm)
-	}
-	n.line("UP", "%s: %d clusters, %d hosts, %d VMs", s.Name, clusters, hosts, vms)
+	n.line("UP", "%s: %s, %s, %s", s.Name, count(snap.ClusterTable(s.Name).Facts, "cluster"),
+		count(snap.HostTable(s.Name).Facts, "host"), count(snap.VMTable(s.Name).Facts, "VM"))
 }
 
-func present[T any](obj *T) int {
-	if obj == nil {
-		return 0
+// count is how many objects of a table are there, in words.
+func count[T any](objects []*T, name string) string {
+	n := 0
+	for _, obj := range objects {
+		if obj != nil {
+			n++
+		}
 	}
-	return 1
+	if n != 1 {
+		name += "s"
+	}
+	return fmt.Sprintf("%d %s", n, name)
 }
 
+// change tells what others did: protip's own moves are told as actions.
 func (n *narrator) change(c inventory.Change, snap *inventory.Snapshot) {
-	if c.Kind == inventory.Moved {
-		n.line("SEEN", "%s runs on %s now, says %s", c.Name, hostName(snap, c.To), c.Source)
+	if c.Kind != inventory.Moved || n.ours[c.ID] == c.To {
+		return
 	}
+	n.line("SEEN", "somebody else moved %s to %s", c.Name, hostName(snap, c.To))
 }
 
 func (n *narrator) tip(c rules.Change) {
 	t := c.Tip
 	switch {
 	case c.Dropped:
-		return
+		n.line("OVER", "%s on %s came to nothing", t.Rule, t.Name)
 	case t.State == rules.Pending:
-		n.line("WATCH", "%s on %s: %s", t.Rule, t.Name, t.Summary)
+		n.line("WATCH", "%s holds for %s%s", t.Rule, t.Name, n.patience(t.Rule))
 	case t.State == rules.Active && c.From != rules.InProgress:
-		n.line("TIP", "%s, %s on %s: %s", t.Severity, t.Rule, t.Name, t.Summary)
-		for _, e := range t.Evidence {
-			n.more("%s = %s", e.Name, quantity(e.Value, e.Unit))
-		}
-		n.more("remedy: %s", t.Remedy.Words())
-		n.more("more:   protip tips show %s", t.ID)
+		n.line("TIP", "%s", t.Summary)
+		n.more("rule    %s of pack %s, %s", t.Rule, t.Pack, t.Severity)
+		n.more("cause   %s", t.Cause)
+		n.more("seen    %s", seen(t.Evidence))
+		n.more("remedy  %s", t.Remedy.Words())
+		n.more("next    %s", n.next(t))
 	case t.State == rules.Resolved:
 		n.line("RESOLVED", "%s on %s: %s", t.Rule, t.Name, t.ResolvedWhy)
 	case t.State == rules.Unknown:
@@ -119,53 +130,124 @@ func (n *narrator) tip(c rules.Change) {
 	}
 }
 
+func seen(evidence []rules.Evidence) string {
+	texts := make([]string, len(evidence))
+	for i, e := range evidence {
+		texts[i] = e.Name + " = " + quantity(e.Value, e.Unit)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// patience says how long a rule's condition must hold.
+func (n *narrator) patience(rule string) string {
+	for _, r := range n.pack.Rules {
+		if r.Name == rule {
+			return fmt.Sprintf(": a tip if it lasts %s (%s here)", model.Duration(r.For), n.clock.Real(r.For).Round(100*time.Millisecond))
+		}
+	}
+	return ""
+}
+
+// next is what happens to a new tip, or what has to.
+func (n *narrator) next(t rules.Tip) string {
+	switch n.acts {
+	case "automatic":
+		return "the configuration lets this rule act by itself in this cluster"
+	case "manual":
+		return "protip tips implement " + t.ID
+	}
+	return "nothing moves: remediation is off; protip tips show " + t.ID
+}
+
 func (n *narrator) action(a remediation.Action, snap *inventory.Snapshot) {
 	switch {
 	case a.Outcome != "":
-		if n.told[a.PlanID] {
-			return
-		}
-		n.told[a.PlanID] = true
-		n.line("OUTCOME", "%s: %s", strings.ReplaceAll(string(a.Outcome), "_", " "), hostLoad(snap, a.From))
+		n.outcome(a, snap)
 	case a.State == remediation.Approved:
-		n.line("PLAN", "move %s from %s to %s (%s)", a.VMName, a.FromName, a.ToName, a.Why)
-	case a.State == remediation.Started:
-		if quarter := int(a.Progress * 4); quarter != n.steps[a.ID] || a.Progress == 0 {
-			n.steps[a.ID] = quarter
-			n.line("MOVE", "%s %s %3.0f %%  (task %s)", a.VMName, bar(a.Progress, 20), a.Progress*100, a.TaskRef)
-		}
+		n.ours[a.VM] = a.To
+		n.line("PLAN", "%s to %s, %s", a.VMName, a.ToName, a.Why)
+	case a.State == remediation.Started && a.Progress == 0:
+		n.line("MOVE", "%-18s %s  %s in %s", printable(a.VMName), bar(0, 20), a.TaskRef, a.VM.Source)
+	case a.State == remediation.Started && a.Progress >= 0.5 && a.Progress < 1 && !n.half[a.ID]:
+		n.half[a.ID] = true
+		n.line("MOVE", "%-18s %s %3.0f %%", printable(a.VMName), bar(a.Progress, 20), a.Progress*100)
 	case a.State == remediation.Done:
-		n.line("DONE", "%s is on %s", a.VMName, a.ToName)
+		n.line("DONE", "%-18s %s  %s shows it on %s", printable(a.VMName), bar(1, 20), a.VM.Source, a.ToName)
 	case a.State.Final():
-		n.line("FAILED", "%s: %s: %s", a.VMName, strings.ReplaceAll(string(a.State), "_", " "), a.Error)
+		n.line("FAILED", "%s: %s: %s", a.VMName, words(a.State), a.Error)
+		delete(n.ours, a.VM)
 	}
 }
 
-// watch tells when a host becomes warm, hot, or calm again.
+// outcome tells a plan's outcome once: its actions share it.
+func (n *narrator) outcome(a remediation.Action, snap *inventory.Snapshot) {
+	if n.plans[a.PlanID] {
+		return
+	}
+	n.plans[a.PlanID] = true
+	n.line("OUTCOME", "%s: %s", words(a.Outcome), hostLoad(snap, a.From))
+	if n.goesOn {
+		n.more("the agent goes on watching; Ctrl-C ends the demo")
+	}
+}
+
+func words[T ~string](s T) string { return strings.ReplaceAll(string(s), "_", " ") }
+
+// watch tells when a host becomes warm, hot, or calm again, by the pack's own thresholds.
 func (n *narrator) watch(snap *inventory.Snapshot) {
 	if n.json {
 		return
 	}
+	hotAbove, _ := n.pack.Config["hot"].(float64)
+	calmBelow, _ := n.pack.Config["calm"].(float64)
 	for h := range snap.Hosts() {
 		cpu, ok := h.Samples.Value(inventory.HostCPUUsageRatio)
 		if !ok {
 			continue
 		}
-		was, is := n.hosts[h.ID], n.hosts[h.ID]
+		was, told := n.hosts[h.ID]
+		is := was
 		switch {
-		case cpu > 0.85:
+		case cpu > hotAbove:
 			is = hot
-		case cpu > 0.75 && was == calm:
-			is = warm
-		case cpu < 0.70:
+		case cpu < calmBelow:
 			is = calm
+		case cpu > (hotAbove+calmBelow)/2 && was != hot:
+			is = warm
 		}
 		if is == was {
 			continue
 		}
 		n.hosts[h.ID] = is
-		n.line([]string{"CALM", "WARM", "HOT"}[is], "%s", hostLoad(snap, h.ID))
+		if told || is != calm { // a host that is calm at first is no news
+			n.line(string(is), "%s", hostLoad(snap, h.ID))
+		}
 	}
+}
+
+// ending is the last line: what became of the tip.
+func (n *narrator) ending(t *thread) {
+	switch {
+	case t == nil:
+		n.line("END", "no host ran hot")
+	case t.closing() != nil && t.before != nil && t.latest != nil:
+		n.line("END", "%s: CPU %.0f %% -> %.0f %% by %s", t.tip.Name, *t.before*100, *t.latest*100, moves(t.actions))
+	case t.lowest != nil:
+		n.line("END", "%s: CPU never below %.0f %% since the tip; %s", t.tip.Name, *t.lowest*100, moves(t.actions))
+	}
+}
+
+func moves(actions []remediation.Action) string {
+	n := 0
+	for _, a := range actions {
+		if a.State == remediation.Done {
+			n++
+		}
+	}
+	if n == 1 {
+		return "1 move"
+	}
+	return fmt.Sprintf("%d moves", n)
 }
 
 // hostLoad is a host's name and load in a line.
@@ -174,9 +256,9 @@ func hostLoad(snap *inventory.Snapshot, id inventory.ID) string {
 	if !ok {
 		return id.String()
 	}
-	text := fmt.Sprintf("%-12s", h.Name)
+	text := h.Name
 	if cpu, ok := h.Samples.Value(inventory.HostCPUUsageRatio); ok {
-		text += fmt.Sprintf("  CPU %s %3.0f %%", bar(cpu, 30), cpu*100)
+		text += fmt.Sprintf("  CPU %s %3.0f %%", bar(cpu, 20), cpu*100)
 	}
 	if wait, ok := h.Samples.Value(inventory.HostCPUContention); ok {
 		text += fmt.Sprintf("  its VMs wait %.1f %% of the time", wait*100)

@@ -46,9 +46,10 @@ const (
 
 // Change is one event of the fleet.
 type Change struct {
-	Kind     ChangeKind `json:"kind"`
-	Source   string     `json:"source"`
-	ID       ID         `json:"id,omitzero"`
-	Name     string     `json:"name,omitempty"`
-	From, To ID         `json:"-"` // hosts, of a move
+	Kind   ChangeKind `json:"kind"`
+	Source string     `json:"source"`
+	ID     ID         `json:"id,omitzero"`
+	Name   string     `json:"name,omitempty"`
+	From   ID         `json:"from,omitzero"` // host, of a move
+	To     ID         `json:"to,omitzero"`   // host, of a move
 }
