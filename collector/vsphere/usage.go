@@ -31,21 +31,23 @@ const (
 // sampleUsage polls quickStats at each interval. They are polled because the vCenter does not notify of their changes.
 func (f *follower) sampleUsage(ctx context.Context, view types.ManagedObjectReference) error {
 	next := func(time.Time) time.Duration { return f.opts.Interval }
-	return f.each(ctx, "usage", next, func(ctx context.Context) error {
-		spec := viewSpec(view,
-			types.PropertySpec{Type: typeHost, PathSet: []string{statCPU, statHostMem, statHostUp}},
-			types.PropertySpec{Type: typeVM, PathSet: []string{statCPU, statVMMem, statVMUp}})
-		at := f.opts.Clock.Now()
-		stats := map[types.ManagedObjectReference]platform.Properties{}
-		err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, p platform.Properties) { stats[ref] = p })
-		if err != nil {
-			return err
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.emit(inventory.Delta{Source: f.opts.Name, Samples: f.tree.usage(stats, at)})
-		return nil
-	})
+	return f.each(ctx, "usage", next, func(ctx context.Context) error { return f.usageCycle(ctx, view) })
+}
+
+func (f *follower) usageCycle(ctx context.Context, view types.ManagedObjectReference) error {
+	spec := viewSpec(view,
+		types.PropertySpec{Type: typeHost, PathSet: []string{statCPU, statHostMem, statHostUp}},
+		types.PropertySpec{Type: typeVM, PathSet: []string{statCPU, statVMMem, statVMUp}})
+	at := f.opts.Clock.Now()
+	stats := map[types.ManagedObjectReference]platform.Properties{}
+	err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, p platform.Properties) { stats[ref] = p })
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.emit(inventory.Delta{Source: f.opts.Name, Samples: f.tree.usage(stats, at)})
+	return nil
 }
 
 // usage makes samples of quickStats. What does not run, or is out of the vCenter's reach, has none.
