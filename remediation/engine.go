@@ -39,7 +39,8 @@ type Options struct {
 	// Recheck says why a move that was planned earlier would be wrong now (its target would be barred); nil is go ahead.
 	// It is asked right before the start, after the engine's own checks.
 	Recheck func(a Action) error
-	// Judge says what the plan's tip says now, false while it cannot say. It is asked after the settle time until it can.
+	// Judge says what the tip says now of the move's source and target, false while it cannot say. It is asked of every move
+	// that a plan made, after the settle time, until it can; the worst answer is the outcome of them all.
 	Judge func(a Action) (Outcome, bool)
 	// Notify is told of every step after it is in the journal, in order.
 	Notify func(a Action)
@@ -218,7 +219,7 @@ func (e *Engine) hold(a Action) {
 	e.live[a.ID] = &item{Action: a, seq: e.seq}
 }
 
-// items are the live ones in the order in which they may start.
+// items are the live ones in the order in which they came, which is the order in which they may start.
 func (e *Engine) items() []*item {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -226,9 +227,7 @@ func (e *Engine) items() []*item {
 	for _, it := range e.live {
 		out = append(out, it)
 	}
-	slices.SortFunc(out, func(a, b *item) int {
-		return cmp.Or(a.ApprovedAt.Compare(b.ApprovedAt), cmp.Compare(a.seq, b.seq))
-	})
+	slices.SortFunc(out, func(a, b *item) int { return cmp.Compare(a.seq, b.seq) })
 	return out
 }
 

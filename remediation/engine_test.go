@@ -356,7 +356,7 @@ func TestEnds(t *testing.T) {
 			}
 			return ""
 		}},
-		{"call lost", remediationtest.LosesCall, remediation.Unknown, "stays frozen until you look", 1, nil},
+		{"call lost", remediationtest.LosesCall, remediation.Unknown, "stays frozen until you have looked", 1, nil},
 		{"wait lost", remediationtest.LosesTask, remediation.Done, "", 1, nil},
 		{"success without a move", remediationtest.Stays, remediation.Failed, "still on esx-1", 1, nil},
 		{"move not shown", remediationtest.HidesMove, remediation.Done, "", 1, func(a remediation.Action) string {
@@ -927,6 +927,7 @@ func TestRestart(t *testing.T) {
 		{"migration ends meanwhile", "", 10 * time.Second, func(w *world) { w.after(5 * time.Minute) }, remediation.Done, ""},
 		{"migration ends meanwhile, its record is gone", "", 10 * time.Second, func(w *world) { w.after(5 * time.Minute); w.platform.Forget() }, remediation.Done, ""},
 		{"migration fails meanwhile", remediationtest.FailsTask, 10 * time.Second, func(w *world) { w.after(5 * time.Minute) }, remediation.RolledBack, "vMotion timed out"},
+		{"migration fails meanwhile, its record is gone", remediationtest.FailsTask, 10 * time.Second, func(w *world) { w.after(5 * time.Minute); w.platform.Forget() }, remediation.Unknown, "nobody can tell"},
 		{"VM destroyed meanwhile", "", 10 * time.Second, func(w *world) { w.platform.Remove(vm(0)); w.after(5 * time.Minute); w.platform.Forget() }, remediation.Failed, "no longer knows web-0"},
 		{"VM moved on meanwhile", "", 10 * time.Second, func(w *world) {
 			w.after(5 * time.Minute)
@@ -1025,6 +1026,25 @@ func TestJournalFails(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestOutcomeOfAPlanIsItsWorst(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.mu.Lock()
+		w.verdict = func(a remediation.Action) (remediation.Outcome, bool) {
+			if a.To == host(2) {
+				return remediation.Worse, true
+			}
+			return remediation.NoEffect, true
+		}
+		w.mu.Unlock()
+		for _, id := range w.submit("ann", w.move(0, 2), w.move(1, 3)) {
+			w.after(5 * time.Minute)
+			if a := w.stored(id); a.Outcome != remediation.Worse {
+				t.Errorf("outcome %q of the move to %s", a.Outcome, a.ToName)
+			}
+		}
+	})
 }
 
 func TestOutcomeWaitsForData(t *testing.T) {

@@ -1,9 +1,6 @@
 package remediation
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // outcomeDeadline is how long an outcome is asked for. What the tip says after a day is not about the move.
 const outcomeDeadline = 24 * time.Hour
@@ -16,8 +13,7 @@ func awaitsOutcome(a Action) bool {
 // measure asks for the outcome of each plan whose last word is spoken and that had time to settle, and stores it once.
 func (e *Engine) measure() {
 	for _, plan := range e.settled() {
-		last := plan[len(plan)-1]
-		outcome, known := e.o.Judge(last.Action)
+		outcome, known := e.judge(plan)
 		if !known {
 			continue
 		}
@@ -27,7 +23,24 @@ func (e *Engine) measure() {
 	}
 }
 
-// settled are the plans to be judged, each with its done actions in the order in which they ended.
+// judge is the worst that is said of any of a plan's moves.
+func (e *Engine) judge(plan []*item) (worst Outcome, known bool) {
+	badness := map[Outcome]int{Recovered: 0, NoEffect: 1, Worse: 2}
+	worst = Recovered
+	for _, it := range plan {
+		a, _ := e.peek(it)
+		outcome, known := e.o.Judge(a)
+		if _, valid := badness[outcome]; !known || !valid {
+			return "", false
+		}
+		if badness[outcome] > badness[worst] {
+			worst = outcome
+		}
+	}
+	return worst, true
+}
+
+// settled are the plans to be judged, each with its done actions.
 func (e *Engine) settled() [][]*item {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -62,7 +75,6 @@ func (e *Engine) ripe(plan []*item) []*item {
 			done = append(done, it)
 		}
 	}
-	slices.SortFunc(done, func(a, b *item) int { return a.EndedAt.Compare(b.EndedAt) })
 	return done
 }
 

@@ -16,8 +16,9 @@ type finding struct {
 }
 
 // read decides from what the platform shows where an action that may have been sent stands. refusal is the platform's own word
-// on the call, nil if there is none or its answer was lost. Where the VM is counts for more than what a task says; without
-// a trace of ours and with the VM on its source nothing is decided.
+// on the call, nil if there is none or its answer was lost. Where the VM is counts for more than what a task says. With the
+// VM on its source and no trace of ours nothing is decided; nor if the platform forgot a task that it had begun, because
+// the hosts may still be at it (a management server that restarts forgets, and they go on).
 func read(a Action, s Sighting, refusal error) finding {
 	task, known := taskOf(a, s.Tasks)
 	f := finding{ref: a.TaskRef}
@@ -37,9 +38,7 @@ func read(a Action, s Sighting, refusal error) finding {
 		f.next, f.note = RolledBack, words(task.Error, "the platform's task failed")
 	case known && task.State == TaskSucceeded:
 		f.next, f.note = Verifying, "the platform's task succeeded"
-	case refusal != nil && a.TaskRef != "":
-		f.next, f.note = RolledBack, refusal.Error()
-	case refusal != nil:
+	case refusal != nil && a.TaskRef == "":
 		f.next, f.note = Failed, refusal.Error()
 	}
 	return f

@@ -48,7 +48,7 @@ func TestRead(t *testing.T) {
 		{"known, failed; another to the same target runs", "t1", from, []Task{task("t2", TaskRunning, to), task("t1", TaskFailed, to)}, nil, RolledBack, "t1", "broke"},
 		{"known, forgotten, on its source", "t1", from, nil, nil, "", "t1", ""},
 		{"known, forgotten, on its target", "t1", to, nil, nil, Verifying, "t1", ""},
-		{"known, the platform said it failed and forgot", "t1", from, nil, refused, RolledBack, "t1", "refused"},
+		{"known, forgotten, which is all that it says", "t1", from, nil, refused, "", "t1", ""},
 		{"known, failed, on its target", "t1", to, []Task{task("t1", TaskFailed, to)}, nil, Verifying, "t1", ""},
 	}
 	for _, tt := range tests {

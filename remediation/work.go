@@ -146,8 +146,8 @@ func (e *Engine) undecided(it *item, a Action) {
 		e.giveBack(it)
 		return
 	}
-	e.fault(it, Unknown, fmt.Sprintf("%s is on %s, and the platform knows no task of this action: nobody can tell whether the call "+
-		"arrives yet. %s stays frozen until you look at it and say how it ended", a.VMName, a.FromName, a.VMName))
+	e.fault(it, Unknown, fmt.Sprintf("%s is on %s and the platform knows no task of this action: nobody can tell whether it still moves. "+
+		"%s stays frozen until you have looked and say how it ended", a.VMName, a.FromName, a.VMName))
 }
 
 func (e *Engine) toVerifying(it *item, note string) {
