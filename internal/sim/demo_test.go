@@ -96,7 +96,7 @@ func checkPromise(t *testing.T, d *Demo) {
 		})
 	}
 	hot := begin.Add(sampleLength)
-	for at := hot; at.Before(hot.Add(3 * time.Hour)); at = at.Add(3 * sampleLength) {
+	for at := hot; at.Before(hot.Add(3 * time.Hour)); at = at.Add(9 * sampleLength) {
 		eachHost(d, at, func(vc *VCenter, host types.ManagedObjectReference, cpu, contention float64) {
 			switch {
 			case vc == d.Hot.VCenter && host == d.Hot.Host:
@@ -121,7 +121,7 @@ func checkPromise(t *testing.T, d *Demo) {
 	vc.usage.samples = nil // of the future, without the moves
 	vc.usage.mu.Unlock()
 	after := vc.usage.latest().Add(time.Hour)
-	for at := after; at.Before(after.Add(2 * time.Hour)); at = at.Add(3 * sampleLength) {
+	for at := after; at.Before(after.Add(2 * time.Hour)); at = at.Add(9 * sampleLength) {
 		eachHost(d, at, func(vc *VCenter, host types.ManagedObjectReference, cpu, _ float64) {
 			limit := 0.70
 			if vc == d.Hot.VCenter && host == d.Hot.Host {

@@ -77,22 +77,19 @@ func newCatalogue(counters []types.PerfCounterInfo) catalogue {
 	return c
 }
 
-// read is the value of a counter in a sample; known is false for a counter that the entity's kind does not have, ok for an
-// entity that was not measured then.
-func (c catalogue) read(s *sample, entity types.ManagedObjectReference, counter int32) (value int64, ok, known bool) {
+// read is the value of a counter in a sample, false for a counter that the entity's kind does not have.
+func (c catalogue) read(s *sample, entity types.ManagedObjectReference, counter int32) (int64, bool) {
 	switch entity.Type {
 	case "VirtualMachine":
 		if f, has := c.vm[counter]; has {
-			v, on := s.vms[entity]
-			return f(v), on, true
+			return f(s.vms[entity]), true
 		}
 	case "HostSystem":
 		if f, has := c.host[counter]; has {
-			h, up := s.hosts[entity]
-			return f(h), up, true
+			return f(s.hosts[entity]), true
 		}
 	}
-	return 0, false, false
+	return 0, false
 }
 
 // QueryPerf answers with samples on the 20-second grid of the vCenter's clock, oldest first.
@@ -229,7 +226,7 @@ func (g *gateway) series(entity types.ManagedObjectReference, counters []types.P
 		}
 		s := series{id: types.PerfMetricId{CounterId: id.CounterId}}
 		for _, sample := range samples {
-			value, _, known := g.counters.read(sample, entity, id.CounterId)
+			value, known := g.counters.read(sample, entity, id.CounterId)
 			if !known {
 				break
 			}
@@ -282,8 +279,7 @@ func (g *gateway) QueryAvailablePerfMetric(_ *simulator.Context, req *types.Quer
 func (g *gateway) available(entity types.ManagedObjectReference) []types.PerfMetricId {
 	var ids []types.PerfMetricId
 	for _, info := range g.catalogue {
-		_, _, known := g.counters.read(&sample{}, entity, info.Key)
-		if known {
+		if _, known := g.counters.read(&sample{}, entity, info.Key); known {
 			ids = append(ids, types.PerfMetricId{CounterId: info.Key})
 		}
 	}
