@@ -120,11 +120,12 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 	case p.decision.Verdict != remediation.Automatic:
 		return p.decision.Why, nil
 	}
+	s := a.settings.Load()
 	past, err := a.acting.engine.Actions(ctx, remediation.Filter{TipID: tip.ID, Since: tip.ActiveAt})
 	if err != nil {
 		return "", err
 	}
-	switch wait := notAgain(past, a.clock.Now()); {
+	switch wait := notAgain(past, a.clock.Now(), s.config.Remediation.DryRun); {
 	case wait != "":
 		return wait, nil
 	case p.why != "":
@@ -135,14 +136,16 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 	return "", a.submit(ctx, tip, p.actions, remediation.ByPolicy, p.decision.Why)
 }
 
-// notAgain says why a tip that was acted on in this episode has to wait, empty if it has not.
-func notAgain(past []remediation.Action, now time.Time) string {
+// notAgain says why a tip that was acted on in this episode has to wait, empty if it has not. A dry run is made once, and keeps
+// nothing from being done for real once dry runs are over.
+func notAgain(past []remediation.Action, now time.Time, dry bool) string {
 	for _, act := range past {
 		switch {
-		case act.DryRun:
-			return "the dry run of this tip is done"
 		case !act.State.Final():
 			return "its remedy runs"
+		case act.DryRun && dry:
+			return "the dry run of this tip is done"
+		case act.DryRun:
 		case act.State == remediation.Done && act.Outcome == "":
 			return "the outcome of its last remedy is not known yet"
 		case now.Sub(act.EndedAt) < act.Settle:

@@ -517,3 +517,5 @@ func ref(id inventory.ID) types.ManagedObjectReference {
 		Type: map[inventory.Kind]string{inventory.KindVM: "VirtualMachine", inventory.KindHost: "HostSystem"}[id.Kind], Value: id.Ref,
 	}
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -78,10 +78,16 @@ type Credential struct {
 
 // Packs says which rules run.
 type Packs struct {
-	Shipped []string                  `yaml:"shipped,omitempty"` // names of shipped packs; default: all
+	Shipped Shipped                   `yaml:"shipped,omitempty"` // names of shipped packs; default: all
 	Files   []string                  `yaml:"files,omitempty"`   // further packs, globs relative to the config file
 	Config  map[string]map[string]any `yaml:"config,omitempty"`  // pack -> its config keys -> number, string or bool
 }
+
+// Shipped are names of shipped packs. Nil is all of them, and empty is none.
+type Shipped []string
+
+// IsZero keeps an empty list in the configuration that is printed: without it, it would read as all.
+func (s Shipped) IsZero() bool { return s == nil }
 
 // Remediation says what may be moved, and how much of it at once.
 type Remediation struct {

@@ -153,6 +153,22 @@ func TestStringIsReadBack(t *testing.T) {
 	}
 }
 
+// TestNoShippedPack tells an empty list from one that was left out, also in what is printed.
+func TestNoShippedPack(t *testing.T) {
+	dir := folder(t)
+	all, err := parse(dir, minimal)
+	if err != nil || all.Packs.Shipped != nil {
+		t.Errorf("left out: %v, %v", all.Packs.Shipped, err)
+	}
+	none, err := parse(dir, minimal+"packs: {shipped: []}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := parse(dir, none.String()); err != nil || none.Packs.Shipped == nil || again.Packs.Shipped == nil {
+		t.Errorf("empty: %#v, printed and read again: %#v, %v", none.Packs.Shipped, again.Packs.Shipped, err)
+	}
+}
+
 // TestErrors holds every message against a golden file: its first lines are the configuration, the rest what Parse says.
 func TestErrors(t *testing.T) {
 	cases := map[string]string{

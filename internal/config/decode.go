@@ -178,6 +178,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 		d.add(pos(n), fmt.Sprintf("%s is %s", path, kindOf(n)), "it must be a list, each entry behind a dash")
 		return
 	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, 0)) // an empty list is not one that was left out
 	for i, item := range n.Content {
 		if d.budget < 0 {
 			return
