@@ -28,7 +28,7 @@ const (
 
 // Options say which agent, and with what right.
 type Options struct {
-	URL   string // http://127.0.0.1:9272; a path is a prefix
+	URL   string // http://127.0.0.1:9876; a path is a prefix
 	Token string // the operator's; empty only reads
 	// Transport is for TLS settings of one's own; nil is Go's default.
 	Transport http.RoundTripper
