@@ -138,7 +138,7 @@ func (e *Engine) adopt(it *item, f finding) {
 	if a.State != Started || a.TaskRef != f.ref {
 		e.step(it, f.note, func(a *Action) { a.State, a.TaskRef = Started, f.ref })
 	}
-	e.giveBack(it)
+	e.release(it)
 }
 
 func (e *Engine) undecided(it *item, a Action) {
@@ -213,12 +213,12 @@ func (e *Engine) fault(it *item, state State, why string) {
 	e.release(it)
 }
 
-// release ends a worker's hold.
+// release ends a worker's hold, with nothing left to do for it or with the next round at once.
 func (e *Engine) release(it *item) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	it.busy = false
-	it.lookAt = e.now().Add(time.Second) // only matters if the journal did not take the last step
+	it.lookAt, it.looks = e.now().Add(time.Second), 0
 	e.poke()
 }
 
