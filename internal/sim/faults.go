@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-
 	"slices"
 	"sync"
 	"time"

@@ -133,9 +133,11 @@ func TestMigrationIsRefused(t *testing.T) {
 		return []Cluster{
 			{Name: "here", Hosts: []Host{
 				{Name: "source", VMs: []VM{{Name: "vm", MemoryBytes: 8 << 30}, {Name: "off", Off: true, MemoryBytes: 8 << 30}}},
-				{Name: "maintenance", Maintenance: true}, {Name: "disconnected", Disconnected: true},
+				{Name: "maintenance", Maintenance: true},
+				{Name: "disconnected", Disconnected: true},
 				{Name: "small", MemoryBytes: 10 << 30, VMs: []VM{{Name: "other", MemoryBytes: 4 << 30}}},
-				{Name: "older", CPUModel: "Intel(R) Xeon(R) E5-2690"}, {Name: "good"},
+				{Name: "older", CPUModel: "Intel(R) Xeon(R) E5-2690"},
+				{Name: "good"},
 			}},
 			{Name: "there", Hosts: []Host{{Name: "elsewhere"}}},
 		}

@@ -245,9 +245,11 @@ func TestFleetIsWhatWasAskedFor(t *testing.T) {
 		Hosts: []Host{
 			{Name: "esx1", Cores: 16, MHz: 2000, MemoryBytes: 64 << 30, UUID: "4c4c4544-0001", VMs: []VM{
 				{Name: "a", VCPUs: 4, MemoryBytes: 8 << 30, UUID: "5000-a", GuestHostname: "a.example.org", GuestIP: "10.0.0.1", DRSBehavior: types.DrsBehaviorFullyAutomated},
-				{Name: "b", Off: true, DRSBehavior: DRSDisabled}, {Name: "c", Template: true},
+				{Name: "b", Off: true, DRSBehavior: DRSDisabled},
+				{Name: "c", Template: true},
 			}},
-			{Name: "esx2", Maintenance: true}, {Name: "esx3", Disconnected: true, VMs: []VM{{Name: "d"}}},
+			{Name: "esx2", Maintenance: true},
+			{Name: "esx3", Disconnected: true, VMs: []VM{{Name: "d"}}},
 		},
 	}}})
 	c := client(t, vc).Client

@@ -131,8 +131,16 @@ func TestTrace(t *testing.T) {
 				at   time.Duration
 				want float64
 			}{
-				{1, 0, 1}, {2, 0, 0.125}, {0, TraceStep - 1, 0}, {0, TraceStep, 0.1}, {1, TraceStep, 0.2},
-				{1, 2 * TraceStep, 1}, {0, -1, 0.1}, {1, -TraceStep - 1, 1}, {3, 0, 0}, {-1, 0, 0},
+				{1, 0, 1},
+				{2, 0, 0.125},
+				{0, TraceStep - 1, 0},
+				{0, TraceStep, 0.1},
+				{1, TraceStep, 0.2},
+				{1, 2 * TraceStep, 1},
+				{0, -1, 0.1},
+				{1, -TraceStep - 1, 1},
+				{3, 0, 0},
+				{-1, 0, 0},
 			} {
 				if got := tr.At(tt.vm, noon.Add(tt.at)).CPU; math.Abs(got-tt.want) > 1e-6 {
 					t.Errorf("VM %d at %s demands %v, want %v", tt.vm, tt.at, got, tt.want)
