@@ -256,7 +256,6 @@ func (e *Engine) giveBack(it *item) {
 	it.busy = false
 	it.lookAt = e.now().Add(min(time.Second<<min(it.looks, 5), 30*time.Second))
 	it.looks++
-	e.poke()
 }
 
 // step takes an action to its next state: journal first, then memory. It reports whether the journal took it; if it did

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"maps"
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
@@ -34,9 +35,17 @@ func (e *Engine) absorbMoves() {
 	seen := e.seen
 	e.seen = map[inventory.ID]sighted{}
 	e.seenMu.Unlock()
+	if len(seen) == 0 {
+		return
+	}
 	for _, s := range seen {
 		e.absorb(s)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	maps.DeleteFunc(e.lastMove, func(_ inventory.ID, last lastMove) bool {
+		return e.now().Sub(last.at) > max(e.o.Cooldown, e.o.VerifyTimeout)
+	})
 }
 
 func (e *Engine) absorb(s sighted) {

@@ -11,16 +11,21 @@ import (
 )
 
 // Submit stores the moves of one plan, in their order, as approved by somebody (a user's name, or ByPolicy) for a reason, and
-// returns them as stored. It takes all of them or, with ErrRefused, none.
+// returns them as stored. ErrRefused is that it took none; after another error, look at what the journal holds of the tip.
 func (e *Engine) Submit(ctx context.Context, plan []Action, by, why string) ([]Action, error) {
 	stored, err := e.propose(ctx, plan, by)
 	if err != nil {
 		return nil, err
 	}
 	for i, a := range stored {
-		if stored[i], err = e.Approve(ctx, a.ID, by, why); err != nil {
+		approved, err := e.Approve(ctx, a.ID, by, why)
+		if err != nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.withdraw(stored[i:])
 			return nil, err
 		}
+		stored[i] = approved
 	}
 	return stored, nil
 }
@@ -68,10 +73,12 @@ func (e *Engine) create(a Action) error {
 	return nil
 }
 
-// withdraw ends the moves of a plan that could not be stored whole.
+// withdraw ends the moves of a plan that could not be taken whole. One that is approved already goes on: it is right alone.
 func (e *Engine) withdraw(stored []Action) {
 	for _, a := range stored {
-		_ = e.stepLocked(e.live[a.ID], "", failure("the journal did not take the whole plan")) // not taken: it stays planned
+		if it, ok := e.live[a.ID]; ok {
+			_ = e.stepLocked(it, "", failure("the plan was not taken whole")) // not taken: it stays planned, and grows old
+		}
 	}
 }
 

@@ -213,13 +213,12 @@ func (e *Engine) fault(it *item, state State, why string) {
 	e.release(it)
 }
 
-// release ends a worker's hold, with nothing left to do for it or with the next round at once.
+// release ends a worker's hold. If the journal did not take its last step, the next round tries again.
 func (e *Engine) release(it *item) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	it.busy = false
 	it.lookAt, it.looks = e.now().Add(time.Second), 0
-	e.poke()
 }
 
 func (e *Engine) remember(it *item, refusal error) {
