@@ -94,8 +94,11 @@ vm-1 network_transmit_bytes_total 204800`},
 		{"a little above one is one", map[string][]float64{counterReady: {41000}}, `host-1 cpu_contention_max_ratio 1
 host-1 cpu_contention_ratio 1
 vm-1 cpu_contention_ratio 1`},
-		{"absurd values are dropped", map[string][]float64{counterReady: {4e9}, counterActive: {1e16}, counterLatency: {1e9}, counterReceive: {1e12}, counterSwapped: {7}},
-			`vm-1 memory_swapped_bytes 7168`},
+		{
+			"absurd values are dropped",
+			map[string][]float64{counterReady: {4e9}, counterActive: {1e16}, counterLatency: {1e9}, counterReceive: {1e12}, counterSwapped: {7}},
+			`vm-1 memory_swapped_bytes 7168`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -187,8 +187,10 @@ func TestCallHasDeadline(t *testing.T) {
 	block := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-block }))
 	t.Cleanup(func() { close(block); server.Close() })
-	s := newSession(t, Options{URL: server.URL, Username: user, Timeout: 50 * time.Millisecond,
-		Password: func() (string, error) { return password, nil }})
+	s := newSession(t, Options{
+		URL: server.URL, Username: user, Timeout: 50 * time.Millisecond,
+		Password: func() (string, error) { return password, nil },
+	})
 	_, err := s.Login(t.Context())
 	if !IsTimeout(err) || !IsOverload(err) {
 		t.Errorf("got %v, want a time-out", err)
@@ -221,8 +223,10 @@ func TestNoSecretInErrors(t *testing.T) {
 			t.Cleanup(server.Close)
 			u, _ := url.Parse(server.URL)
 			u.User = url.UserPassword("root", "url-password")
-			s := newSession(t, Options{URL: u.String(), Username: user, Timeout: time.Second,
-				Password: func() (string, error) { return "pass-word-1", nil }})
+			s := newSession(t, Options{
+				URL: u.String(), Username: user, Timeout: time.Second,
+				Password: func() (string, error) { return "pass-word-1", nil },
+			})
 			_, err := s.Login(t.Context())
 			if err == nil {
 				t.Fatal("no error")
@@ -267,8 +271,10 @@ func TestCertificates(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newSession(t, Options{URL: "https://" + server.URL.Host, Username: user, TLS: tt.tls,
-				Password: func() (string, error) { return password, nil }})
+			s := newSession(t, Options{
+				URL: "https://" + server.URL.Host, Username: user, TLS: tt.tls,
+				Password: func() (string, error) { return password, nil },
+			})
 			_, err := s.Login(t.Context())
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
