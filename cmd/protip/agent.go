@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -47,6 +48,18 @@ func (f agentFlags) client() (*client.Client, error) {
 	return c, nil
 }
 
+// cure adds to a refused token where this command takes one from.
+func cure(err error, tokenFile string) error {
+	var refused *client.Error
+	switch {
+	case !errors.As(err, &refused) || refused.Type != "unauthorized":
+		return err
+	case tokenFile == "":
+		return errors.New("this needs the operator token: name the file that holds it with --token.file or PROTIP_TOKEN_FILE")
+	}
+	return fmt.Errorf("the agent does not know the token in %s: it has the one that its web.operator_token_file holds", tokenFile)
+}
+
 // addAgentCommands adds tips, pause, resume and place.
 func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 	add := func(cmd *kingpin.CmdClause, do func(context.Context, *console, *client.Client) error) {
@@ -56,7 +69,7 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 			if err != nil {
 				return err
 			}
-			return do(ctx, c, agent)
+			return cure(do(ctx, c, agent), *flags.tokenFile)
 		}
 	}
 
@@ -168,18 +181,15 @@ func showTip(ctx context.Context, c *console, agent *client.Client, id string) e
 	}
 	return c.print(shown{tip, actions}, func(w *tabwriter.Writer) {
 		fmt.Fprintf(w, "%s\n\n", printable(tip.Summary))
-		fmt.Fprintf(w, "source\t%s\nsubject\t%s %s\nrule\t%s of pack %s\nseverity\t%s\nstate\t%s since %s\n",
-			tip.Object.Source, tip.Object.Kind, printable(tip.Name), tip.Rule, tip.Pack, tip.Severity, tip.State, tip.Since.Format(time.RFC3339))
-		if tip.State == rules.Unknown && !tip.NoDataSince.IsZero() {
-			fmt.Fprintf(w, "\tno data since %s\n", tip.NoDataSince.Format(time.RFC3339))
-		}
-		fmt.Fprintf(w, "cause\t%s\n", printable(tip.Cause))
+		fmt.Fprintf(w, "source\t%s\nsubject\t%s %s\nrule\t%s of pack %s\nseverity\t%s\nstate\t%s\n",
+			tip.Object.Source, tip.Object.Kind, printable(tip.Name), tip.Rule, tip.Pack, tip.Severity, printable(standing(tip.Tip)))
+		fmt.Fprintf(w, "since\t%s\ncause\t%s\n", tip.Since.Format(time.RFC3339), printable(tip.Cause))
 		for _, e := range tip.Evidence {
 			value := "no data"
 			if e.Value != nil {
 				value = quantity(*e.Value, e.Unit)
 			}
-			fmt.Fprintf(w, "\t%s = %s at %s\n", e.Name, value, e.At.Format(time.RFC3339))
+			fmt.Fprintf(w, "seen\t%s = %s at %s\n", e.Name, value, e.At.Format(time.RFC3339))
 		}
 		fmt.Fprintf(w, "remedy\t%s\n", tip.Remedy.Words())
 		if len(actions) > 0 {
@@ -195,11 +205,27 @@ func showTip(ctx context.Context, c *console, agent *client.Client, id string) e
 	})
 }
 
+// standing is a tip's state in words, with what belongs to it.
+func standing(t rules.Tip) string {
+	switch t.State {
+	case rules.Resolved:
+		return fmt.Sprintf("resolved at %s: %s", t.ResolvedAt.Format(time.RFC3339), t.ResolvedWhy)
+	case rules.Dismissed:
+		return "dismissed until " + t.DismissedUntil.Format(time.RFC3339)
+	case rules.Unknown:
+		if t.NoDataSince.IsZero() {
+			return "unknown: no data"
+		}
+		return "unknown: no data since " + t.NoDataSince.Format(time.RFC3339)
+	}
+	return words(t.State)
+}
+
 func printActions(w *tabwriter.Writer, actions []remediation.Action) {
 	fmt.Fprintln(w, "ACTION\tVM\tFROM\tTO\tSTATE\tOUTCOME\tBY\tERROR")
 	for _, a := range actions {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), a.State, a.Outcome, a.By, printable(a.Error))
+			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), words(a.State), words(a.Outcome), a.By, printable(a.Error))
 	}
 }
 
@@ -209,15 +235,13 @@ func placeVM(ctx context.Context, c *console, agent *client.Client, vm string) e
 		return err
 	}
 	return c.print(placement, func(w *tabwriter.Writer) {
-		fmt.Fprintln(w, "STARS\tHOST\tCPU\tMEMORY\tWHY")
+		fmt.Fprintln(w, "STARS\tHOST\tWHY")
 		for _, r := range placement.Ratings {
 			why := make([]string, 0, len(r.Reasons))
 			for _, reason := range r.Reasons {
 				why = append(why, reason.Text)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f %% -> %.0f %%\t%.0f %% -> %.0f %%\t%s\n", stars(r.Stars), printable(r.Name),
-				r.Before.CPURatio*100, r.After.CPURatio*100, r.Before.MemoryRatio*100, r.After.MemoryRatio*100,
-				printable(strings.Join(why, "; ")))
+			fmt.Fprintf(w, "%s\t%s\t%s\n", stars(r.Stars), printable(r.Name), printable(strings.Join(why, "; ")))
 		}
 	})
 }

@@ -53,7 +53,8 @@ func checkConfig(c *console, file string) error {
 	}
 	out := map[string]any{"config": file, "sources": len(cfg.Sources), "packs": checked}
 	return c.print(out, func(w *tabwriter.Writer) {
-		fmt.Fprintf(w, "%s is good: %d sources\n\nPACK\tVERSION\tSHA256\tRULES\n", file, len(cfg.Sources))
+		fmt.Fprintf(w, "%s is good: %s, %s\n\nPACK\tVERSION\tSHA256\tRULES\n",
+			file, plural(len(cfg.Sources), "source"), plural(len(checked), "pack"))
 		for _, p := range checked {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Pack, p.Version, p.SHA256, strings.Join(p.Rules, " "))
 		}
@@ -79,8 +80,9 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 		}
 		return c.print(r, func(w *tabwriter.Writer) {
 			fmt.Fprintf(w, "source\t%s\nproduct\t%s\nAPI version\t%s\ninstance UUID\t%s\n", name, printable(r.Product), r.APIVersion, r.InstanceUUID)
-			fmt.Fprintf(w, "sees\t%d clusters, %d hosts, %d VMs\nclock skew\t%s\n", r.Clusters, r.Hosts, r.VMs, r.ClockSkew.Round(time.Millisecond))
+			fmt.Fprintf(w, "sees\t%s, %s, %s\nclock skew\t%s\n",
+				plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
 		})
 	}
-	return usageError{fmt.Errorf("%s: no source is named %q: there are %s", file, name, strings.Join(names, ", "))}
+	return usageError{fmt.Errorf("%s: no source is named %q, only %s", file, name, strings.Join(names, ", "))}
 }

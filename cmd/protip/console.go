@@ -57,6 +57,14 @@ func printable(s string) string {
 	return b.String()
 }
 
+// plural is a number of things: 1 host, 2 hosts.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
 // stars draws 0..5 in halves.
 func stars(n float64) string {
 	full := int(n)

@@ -88,17 +88,14 @@ func (n *narrator) source(s inventory.Source, snap *inventory.Snapshot) {
 }
 
 // count is how many objects of a table are there, in words.
-func count[T any](objects []*T, name string) string {
+func count[T any](objects []*T, noun string) string {
 	n := 0
 	for _, obj := range objects {
 		if obj != nil {
 			n++
 		}
 	}
-	if n != 1 {
-		name += "s"
-	}
-	return fmt.Sprintf("%d %s", n, name)
+	return plural(n, noun)
 }
 
 // change tells what others did: protip's own moves are told as actions.
@@ -244,10 +241,7 @@ func moves(actions []remediation.Action) string {
 			n++
 		}
 	}
-	if n == 1 {
-		return "1 move"
-	}
-	return fmt.Sprintf("%d moves", n)
+	return plural(n, "move")
 }
 
 // hostLoad is a host's name and load in a line.

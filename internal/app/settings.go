@@ -57,13 +57,14 @@ func loadPacks(cfg *config.Config) (*rules.Set, error) {
 		}
 		files = append(files, f)
 	}
-	for _, pattern := range cfg.Packs.Files {
+	for i, pattern := range cfg.Packs.Files {
+		at := cfg.At(fmt.Sprintf("packs.files[%d]", i))
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
-			return nil, fmt.Errorf("%s: packs.files: %q is not a pattern: %w", cfg.At("packs.files"), pattern, err)
+			return nil, fmt.Errorf("%s: packs.files: %q is not a pattern: %w", at, pattern, err)
 		}
 		if len(paths) == 0 {
-			return nil, fmt.Errorf("%s: packs.files: no file is named %s: correct the name or leave it out", cfg.At("packs.files"), pattern)
+			return nil, fmt.Errorf("%s: packs.files: no file is named %s: correct the name or leave it out", at, pattern)
 		}
 		for _, path := range paths {
 			f, err := rules.ReadFile(path)

@@ -315,7 +315,7 @@ func (s *server) place(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Placement{VM: vm, Ratings: slices.Concat([]placement.Rating{}, ratings)}, nil
+	return Placement{VM: vm, Ratings: append([]placement.Rating{}, ratings...)}, nil
 }
 
 // findVM is the VM that a person means by an ID or a name. Names repeat, so a name may be refused with the VMs that have it.

@@ -93,7 +93,7 @@ func (s *server) status(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st.PausedSources = slices.Concat([]string{}, st.PausedSources)
+	st.PausedSources = append([]string{}, st.PausedSources...)
 	return st, nil
 }
 
@@ -201,7 +201,7 @@ func (s *server) actions(r *http.Request) (any, error) {
 	if limit > 0 && len(actions) > limit {
 		return warned{actions[:limit], fmt.Sprintf("only the newest %d shown: raise limit", limit)}, nil
 	}
-	return slices.Concat([]remediation.Action{}, actions), nil
+	return append([]remediation.Action{}, actions...), nil
 }
 
 // What acts may be told. Every body may be left out, and says why in the person's words if it is not.
@@ -226,7 +226,7 @@ func (s *server) implement(ctx context.Context, by By, r *http.Request, _ reason
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat([]remediation.Action{}, actions), nil
+	return append([]remediation.Action{}, actions...), nil
 }
 
 const longestDismissal = 366 * 24 * time.Hour
