@@ -121,6 +121,28 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 		return c.print(tip, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s again\n", tip.ID, tip.State) })
 	})
 
+	actions := app.Command("actions", "What was moved, is moving, or is unknown.")
+	listActions := actions.Command("list", "List the newest actions.").Default()
+	add(listActions, func(ctx context.Context, c *console, agent *client.Client) error {
+		found, err := agent.Actions(ctx, "")
+		if err != nil {
+			return err
+		}
+		return c.print(found, func(w *tabwriter.Writer) { printActions(w, found) })
+	})
+
+	resolve := actions.Command("resolve", "Say what became of an action that is unknown, after a look where its VM is; frees the VM.")
+	resolved := resolve.Arg("id", "The action.").Required().String()
+	resolvedAs := resolve.Flag("as", "done or failed.").Required().Enum("done", "failed")
+	resolveWhy := resolve.Flag("why", "For the audit.").String()
+	add(resolve, func(ctx context.Context, c *console, agent *client.Client) error {
+		action, err := agent.Resolve(ctx, *resolved, remediation.State(*resolvedAs), *resolveWhy)
+		if err != nil {
+			return err
+		}
+		return c.print(action, func(w *tabwriter.Writer) { printActions(w, []remediation.Action{action}) })
+	})
+
 	pause := app.Command("pause", "Stop all acting at once; survives restarts.")
 	pauseSource := pause.Flag("source", "Only this source.").String()
 	pauseWhy := pause.Flag("why", "For the audit.").String()

@@ -12,6 +12,7 @@ import (
 	"github.com/protip/protip/collector/build"
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/config"
+	platform "github.com/protip/protip/internal/platform/vsphere"
 )
 
 // checkTimeout bounds a check of one source.
@@ -82,7 +83,22 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 			fmt.Fprintf(w, "source\t%s\nproduct\t%s\nAPI version\t%s\ninstance UUID\t%s\n", name, printable(r.Product), r.APIVersion, r.InstanceUUID)
 			fmt.Fprintf(w, "sees\t%s, %s, %s\nclock skew\t%s\n",
 				plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
+			printLacks(w, src.Username+" lacks, to watch", r.Lacks)
+			if r.Acting == nil {
+				return
+			}
+			if r.Acting.Error != "" {
+				fmt.Fprintf(w, "acting\t%s\n", printable(r.Acting.Error))
+			}
+			printLacks(w, r.Acting.Username+" lacks, to act", r.Acting.Lacks)
 		})
 	}
 	return usageError{fmt.Errorf("%s: no source is named %q, only %s", file, name, strings.Join(names, ", "))}
+}
+
+// printLacks prints privileges that are missing, in vSphere's own names.
+func printLacks(w *tabwriter.Writer, what string, lacks []platform.Privilege) {
+	for _, p := range lacks {
+		fmt.Fprintf(w, "%s\t%s (%s)\n", printable(what), p.Name, p.ID)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -44,12 +45,21 @@ func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 			return nil, err
 		}
 		out = append(out, Built{
-			Info:      inventory.Source{Name: src.Name, Platform: src.Type, Interval: src.Interval},
+			Info:      inventory.Source{Name: src.Name, Platform: src.Type, Interval: max(src.Interval, slowest(src.Type))},
 			Source:    watch,
 			supervise: collector.Options{Clock: opts.Clock, Log: opts.Log, Metrics: metrics},
 		})
 	}
 	return out, nil
+}
+
+// slowest is the period of a platform's slowest samples: asked more often, they still come no faster, and must not be taken
+// for stale in between.
+func slowest(platform string) time.Duration {
+	if platform == config.VSphere {
+		return 20 * time.Second // realtime counters
+	}
+	return 0
 }
 
 // Trial makes one source that is in no configuration yet, with a password that is in no file.
@@ -91,10 +101,18 @@ func (b Built) Run(ctx context.Context, sink collector.Sink) {
 	collector.Supervise(ctx, b.Info.Name, b.Source, sink, b.supervise)
 }
 
-// Check logs in at one source, looks at what its user can see, and logs out.
+// Check logs in at one source, looks at what its user can see and what its users may do, and logs out.
 func Check(ctx context.Context, src config.Source) (vsphere.Report, error) {
 	if src.Type != config.VSphere {
 		return vsphere.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 	}
-	return vsphere.CheckSource(ctx, session(src, platform.PasswordFile(src.PasswordFile)))
+	r, err := vsphere.CheckSource(ctx, session(src, platform.PasswordFile(src.PasswordFile)))
+	if err != nil || src.Acting == nil {
+		return r, err
+	}
+	acting := session(src, platform.PasswordFile(src.Acting.PasswordFile))
+	acting.Username = src.Acting.Username
+	found := vsphere.CheckActing(ctx, acting)
+	r.Acting = &found
+	return r, nil
 }

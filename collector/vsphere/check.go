@@ -23,6 +23,17 @@ type Report struct {
 	Hosts        int           `json:"hosts"`
 	VMs          int           `json:"vms"`
 	ClockSkew    time.Duration `json:"clock_skew"` // protip's clock less the vCenter's
+	// Lacks are the privileges for watching that the user does not have on the root folder and every cluster.
+	Lacks []platform.Privilege `json:"lacks"`
+	// Acting is what was found of the second credential, nil if the source has none.
+	Acting *Acting `json:"acting,omitempty"`
+}
+
+// Acting is what a check found of the credential that may act. Nothing was done with it but logging in and out.
+type Acting struct {
+	Username string               `json:"username"`
+	Lacks    []platform.Privilege `json:"lacks"` // for live migration
+	Error    string               `json:"error,omitempty"`
 }
 
 // CheckSource logs in at the source's vCenter, looks at what the user can see, and logs out. Its errors say what to do.
@@ -50,10 +61,12 @@ func CheckSource(ctx context.Context, opts platform.Options) (Report, error) {
 		return r, explain(err)
 	}
 	refs, _ := platform.Get[types.ArrayOfManagedObjectReference](props, "view")
+	on := []types.ManagedObjectReference{c.ServiceContent.RootFolder}
 	for _, ref := range refs.ManagedObjectReference {
 		switch ref.Type {
 		case typeCluster:
 			r.Clusters++
+			on = append(on, ref)
 		case typeHost:
 			r.Hosts++
 		case typeVM:
@@ -63,7 +76,33 @@ func CheckSource(ctx context.Context, opts platform.Options) (Report, error) {
 	if r.Hosts == 0 {
 		return r, errors.New("logged in, but the user sees no host: give it a read-only role on the vCenter, propagating to children")
 	}
+	if r.Lacks, err = c.LacksToWatch(ctx, on); err != nil {
+		return r, explain(err)
+	}
 	return r, nil
+}
+
+// CheckActing logs in with the credential that may act, asks what it may do, and logs out.
+func CheckActing(ctx context.Context, opts platform.Options) Acting {
+	a := Acting{Username: opts.Username}
+	lacks, err := lacksToAct(ctx, opts)
+	if a.Lacks = lacks; err != nil {
+		a.Error = explain(err).Error()
+	}
+	return a
+}
+
+func lacksToAct(ctx context.Context, opts platform.Options) ([]platform.Privilege, error) {
+	session, err := platform.New(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	c, err := session.Login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.LacksToAct(ctx, []types.ManagedObjectReference{c.ServiceContent.RootFolder})
 }
 
 // explain puts before an error what it means and what to do.

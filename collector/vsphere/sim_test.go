@@ -725,6 +725,43 @@ func TestStatesAreMapped(t *testing.T) {
 	})
 }
 
+// Rights are asked of the vCenter for each of the two users, and what is missing is said in the vCenter's own names.
+func TestCheckPrivileges(t *testing.T) {
+	t.Parallel()
+	vc := startVCenter(t, sim.Config{Users: []sim.User{
+		{Name: "watcher", Password: "w", Lacks: []string{"System.Read"}},
+		{Name: "actor", Password: "a", Lacks: []string{"Resource.HotMigrate", "Resource.QueryVMotion"}},
+	}})
+	as := func(user, password string) platform.Options {
+		o := sessionOf(vc)
+		o.Username, o.Password = user, func() (string, error) { return password, nil }
+		return o
+	}
+	ids := func(lacks []platform.Privilege) (out []string) {
+		for _, p := range lacks {
+			out = append(out, p.ID)
+		}
+		return out
+	}
+	r, err := vsphere.CheckSource(t.Context(), as("watcher", "w"))
+	if got := ids(r.Lacks); err != nil || !slices.Equal(got, []string{"System.Read"}) {
+		t.Errorf("watcher lacks %v, %v", got, err)
+	}
+	if r, err = vsphere.CheckSource(t.Context(), sessionOf(vc)); err != nil || len(r.Lacks) > 0 {
+		t.Errorf("the administrator lacks %v, %v", r.Lacks, err)
+	}
+	if a := vsphere.CheckActing(t.Context(), as("actor", "a")); a.Error != "" ||
+		!slices.Equal(ids(a.Lacks), []string{"Resource.HotMigrate", "Resource.QueryVMotion"}) {
+		t.Errorf("actor: %+v", a)
+	}
+	if a := vsphere.CheckActing(t.Context(), as("actor", "wrong")); !strings.Contains(a.Error, "refused") {
+		t.Errorf("actor with a wrong password: %+v", a)
+	}
+	if vc.Sessions() != 0 {
+		t.Errorf("%d sessions are left", vc.Sessions())
+	}
+}
+
 func TestCheckSource(t *testing.T) {
 	t.Parallel()
 	vc := startVCenter(t, sim.Config{Clock: clock.New(1)})

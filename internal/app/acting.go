@@ -23,7 +23,7 @@ type acting struct {
 }
 
 // newActing builds an executor for each source that has a credential to act, and the engine over them.
-func (a *App) newActing(cfg *config.Config, registry prometheus.Registerer) (*acting, error) {
+func (a *App) newActing(ctx context.Context, cfg *config.Config, registry prometheus.Registerer) (*acting, error) {
 	r := cfg.Remediation
 	if r == nil {
 		return nil, nil
@@ -59,6 +59,9 @@ func (a *App) newActing(cfg *config.Config, registry prometheus.Registerer) (*ac
 		Limits: remediation.Limits(r.Limits), Cooldown: r.Cooldown,
 		Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Log: a.log, Registerer: registry,
 	})
+	if err == nil {
+		err = act.engine.Recover(ctx) // reads the journal, so that pauses count and are shown from the first request on
+	}
 	if err != nil {
 		act.close()
 		return nil, err
@@ -80,14 +83,6 @@ func (a *App) newExecutor(src config.Source) (*vsphere.Executor, error) {
 		})
 	}
 	return nil, fmt.Errorf("source %q: no executor for type %q", src.Name, src.Type)
-}
-
-func (act *acting) run(ctx context.Context, recovered func()) error {
-	if err := act.engine.Recover(ctx); err != nil {
-		return err
-	}
-	recovered()
-	return act.engine.Run(ctx)
 }
 
 func (act *acting) close() {

@@ -27,11 +27,6 @@ func (a agent) Ready(context.Context) error {
 			return fmt.Errorf("%w: source %s is being listed", web.ErrUnavailable, src.Name)
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.recovered {
-		return fmt.Errorf("%w: the journal of remediation is being read", web.ErrUnavailable)
-	}
 	return nil
 }
 
@@ -119,6 +114,15 @@ func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []r
 	}
 	_, err = a.changeTip(ctx, id, rules.Tip.Begin)
 	return actions, err
+}
+
+func (a agent) Resolve(ctx context.Context, by web.By, id string, as remediation.State) (act remediation.Action, err error) {
+	defer func() { a.audit(ctx, by, "resolve", id, act.VM, err) }()
+	if a.acting == nil {
+		return act, fmt.Errorf("%w: nothing may be resolved: the configuration has no remediation section", web.ErrConflict)
+	}
+	act, err = a.acting.engine.Resolve(ctx, id, as, by.Who, by.Why)
+	return act, refused(err)
 }
 
 func (a agent) Dismiss(ctx context.Context, by web.By, id string, d time.Duration) (tip rules.Tip, err error) {

@@ -58,12 +58,11 @@ type App struct {
 
 	notifying sync.Mutex // keeps events in order
 
-	mu        sync.Mutex // guards what follows
-	tips      []rules.Tip
-	judged    judgement         // of the last evaluation
-	recovered bool              // the engine has read its journal
-	held      map[string]string // tip -> why it does not go by itself
-	failed    string            // why the last reload failed
+	mu     sync.Mutex // guards what follows
+	tips   []rules.Tip
+	judged judgement         // of the last evaluation
+	held   map[string]string // tip -> why it does not go by itself
+	failed string            // why the last reload failed
 }
 
 // New reads the configuration and the packs, opens the data directory and builds everything. It connects to nothing.
@@ -99,7 +98,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		return nil, err
 	}
 	if a.tips, err = a.store.LoadTips(ctx); err == nil {
-		a.acting, err = a.newActing(settings.config, registry)
+		a.acting, err = a.newActing(ctx, settings.config, registry)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.store.Close())
@@ -135,12 +134,10 @@ func (a *App) Run(ctx context.Context) error {
 	running.Go(func() { a.evaluateAll(ctx) })
 	if a.acting != nil {
 		running.Go(func() {
-			if err := a.acting.run(ctx, a.setRecovered); err != nil {
+			if err := a.acting.engine.Run(ctx); err != nil {
 				stop(fmt.Errorf("remediation: %w", err))
 			}
 		})
-	} else {
-		a.setRecovered()
 	}
 	<-ctx.Done()
 	running.Wait()
@@ -152,12 +149,6 @@ func (a *App) Run(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(err, a.store.Close())
-}
-
-func (a *App) setRecovered() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.recovered = true
 }
 
 // Event is something that happened; exactly one of its parts is set.

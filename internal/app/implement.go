@@ -81,7 +81,23 @@ func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, moves []placement.
 	for _, m := range moves {
 		c.VMs = append(c.VMs, m.VM)
 	}
-	return remediation.Decide(s.policy, c)
+	d := remediation.Decide(s.policy, c)
+	if d.Verdict == remediation.Automatic && !onlyOne(snap, c.Cluster) {
+		return remediation.Decision{Verdict: remediation.Manual, Why: fmt.Sprintf(
+			"source %s has several clusters named %s, and remediation.automatic names one: a person decides", c.Source, c.Cluster.Name)}
+	}
+	return d
+}
+
+// onlyOne reports whether no other cluster of the source has the cluster's name.
+func onlyOne(snap *inventory.Snapshot, c *inventory.Cluster) bool {
+	n := 0
+	for _, other := range snap.ClusterTable(c.ID.Source).Facts {
+		if other != nil && other.Name == c.Name {
+			n++
+		}
+	}
+	return n == 1
 }
 
 // settle is how long after a move the rule still measures the past: its longest range and for, and two cycles.

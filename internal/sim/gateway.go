@@ -65,6 +65,7 @@ var answered = map[string][]string{
 	"TaskHistoryCollector":              {"ReadNextTasks", "ReadPreviousTasks"},
 	"Task":                              {"CancelTask"},
 	"VirtualMachine":                    {"MigrateVM_Task", "RelocateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"},
+	"AuthorizationManager":              {"HasPrivilegeOnEntities"},
 	"Folder":                            {"CreateVM_Task"},
 	"HostSystem":                        {"EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task"},
 	"VirtualMachineProvisioningChecker": {"CheckMigrate_Task", "CheckRelocate_Task"},

@@ -30,6 +30,7 @@ type Config struct {
 	InstanceUUID string // default: made from Name
 	User         string // default administrator@vsphere.local
 	Password     string // default "secret"; login demands both
+	Users        []User // further accounts
 	Listen       string // default 127.0.0.1:0
 
 	Clock    *clock.Clock
@@ -118,6 +119,7 @@ func (vc *VCenter) assemble() error {
 	instance.Content.About.InstanceUuid = vc.cfg.InstanceUUID
 	instance.Content.About.FullName = "VMware vCenter Server 8.0.2 (simulated, " + vc.cfg.Name + ")"
 	vc.service, vc.reg = simulator.New(ctx, instance), ctx.Map
+	vc.reg.SessionManager().ValidLogin = vc.mayLogIn
 	vc.service.Listen = &url.URL{User: url.UserPassword(vc.cfg.User, vc.cfg.Password)}
 	vc.service.RegisterSDK(vc.reg, vc.reg.Path+"/vimService")
 	vc.service.ServeMux.HandleFunc(vc.reg.Path+"/vimServiceVersions.xml", vc.service.ServiceVersions)

@@ -18,6 +18,7 @@ type Agent interface {
 	FleetReader
 	TipReader
 	ActionReader
+	ActionOperator
 	Placer
 	TipOperator
 	Steerer
@@ -46,6 +47,12 @@ type TipReader interface {
 // ActionReader reads the journal, newest first.
 type ActionReader interface {
 	Actions(ctx context.Context, f remediation.Filter) ([]remediation.Action, error)
+}
+
+// ActionOperator says what became of an action that cannot be decided by reading the platform.
+type ActionOperator interface {
+	// Resolve ends an unknown action by a person's word, as done or failed, and frees its VM.
+	Resolve(ctx context.Context, by By, action string, as remediation.State) (remediation.Action, error)
 }
 
 // Placer rates every host that could take a VM, best first.

@@ -105,6 +105,10 @@ func (a *testAgent) Implement(ctx context.Context, by By, id string) ([]remediat
 	return a.actions[:1], a.act(by, "implement", id)
 }
 
+func (a *testAgent) Resolve(_ context.Context, by By, id string, as remediation.State) (remediation.Action, error) {
+	return a.actions[0], a.act(by, "resolve", id+" as "+string(as))
+}
+
 func (a *testAgent) Dismiss(ctx context.Context, by By, id string, d time.Duration) (rules.Tip, error) {
 	t, err := a.Tip(ctx, id)
 	if err != nil {

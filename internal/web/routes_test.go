@@ -31,6 +31,9 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"POST /api/v1/resume":              {"/api/v1/resume", "", "resume  by operator token because"},
 	"POST /api/v1/tips/{id}/implement": {"/api/v1/tips/a1b2c3/implement", "", "implement a1b2c3 by operator token because"},
 	"POST /api/v1/tips/{id}/undismiss": {"/api/v1/tips/a1b2c3/undismiss", "{}", "undismiss a1b2c3 by operator token because"},
+	"POST /api/v1/actions/{id}/resolve": {
+		"/api/v1/actions/x1/resolve", `{"as":"failed","why":"looked"}`, "resolve x1 as failed by operator token because looked",
+	},
 	"POST /api/v1/tips/{id}/dismiss": {
 		"/api/v1/tips/a1b2c3/dismiss", `{"for":"7d","why":"known"}`, "dismiss a1b2c3 for 168h0m0s by operator token because known",
 	},

@@ -229,6 +229,19 @@ func (s *server) implement(ctx context.Context, by By, r *http.Request, _ reason
 	return append([]remediation.Action{}, actions...), nil
 }
 
+// resolution is a person's word on an action that is unknown.
+type resolution struct {
+	reason
+	As remediation.State `json:"as"` // done or failed
+}
+
+func (s *server) resolve(ctx context.Context, by By, r *http.Request, body resolution) (any, error) {
+	if body.As != remediation.Done && body.As != remediation.Failed {
+		return nil, badData("as %q: say what became of it, done or failed", body.As)
+	}
+	return s.agent.Resolve(ctx, by, r.PathValue("id"), body.As)
+}
+
 const longestDismissal = 366 * 24 * time.Hour
 
 func (s *server) dismiss(ctx context.Context, by By, r *http.Request, body dismissal) (any, error) {

@@ -120,6 +120,12 @@ func (c *Client) Implement(ctx context.Context, tip, why string) ([]remediation.
 	return act[[]remediation.Action](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/implement", map[string]string{"why": why})
 }
 
+// Resolve ends an unknown action by a person's word: done or failed.
+func (c *Client) Resolve(ctx context.Context, action string, as remediation.State, why string) (remediation.Action, error) {
+	body := map[string]string{"as": string(as), "why": why}
+	return act[remediation.Action](ctx, c, "/api/v1/actions/"+url.PathEscape(action)+"/resolve", body)
+}
+
 // Dismiss hides a tip for a time such as 24h or 7d.
 func (c *Client) Dismiss(ctx context.Context, tip, d, why string) (web.Tip, error) {
 	return act[web.Tip](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/dismiss", map[string]string{"for": d, "why": why})
