@@ -38,8 +38,10 @@ func eventsOf(a Action) []event {
 		out = append(out, event{at: a.EndedAt, bad: true, by: a.By, what: fmt.Sprintf("%s to %s ended %s", a.VMName, a.ToName, a.State)})
 	}
 	if a.Outcome != "" {
-		out = append(out, event{at: a.MeasuredAt, bad: a.Outcome != Recovered, by: a.By, plan: a.PlanID,
-			what: fmt.Sprintf("moving %s off %s had the outcome %s", a.VMName, a.FromName, a.Outcome)})
+		out = append(out, event{
+			at: a.MeasuredAt, bad: a.Outcome != Recovered, by: a.By, plan: a.PlanID,
+			what: fmt.Sprintf("moving %s off %s had the outcome %s", a.VMName, a.FromName, a.Outcome),
+		})
 	}
 	return out
 }

@@ -75,8 +75,10 @@ func newWorld(t *testing.T) *world {
 	cluster := id(inventory.KindCluster, "c")
 	d := inventory.Delta{Source: "vc", Begin: true, Synced: true, Clusters: []inventory.Cluster{{ID: cluster, Name: "prod"}}}
 	for n := 1; n <= 3; n++ {
-		d.Hosts = append(d.Hosts, inventory.Host{ID: host(n), Name: fmt.Sprintf("esx-%d", n), Cluster: cluster,
-			Connection: inventory.Connected, Power: inventory.PowerOn, Cores: 16, CPUHertz: 40e9, MemoryBytes: 1 << 38})
+		d.Hosts = append(d.Hosts, inventory.Host{
+			ID: host(n), Name: fmt.Sprintf("esx-%d", n), Cluster: cluster,
+			Connection: inventory.Connected, Power: inventory.PowerOn, Cores: 16, CPUHertz: 40e9, MemoryBytes: 1 << 38,
+		})
 	}
 	w.platform = remediationtest.NewPlatform(took, w.show)
 	for n := range 10 {
@@ -102,8 +104,10 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) machine(n int, on inventory.ID) inventory.VM {
-	return inventory.VM{ID: vm(n), Name: fmt.Sprintf("web-%d", n), Host: on, Connection: inventory.Connected, Power: inventory.PowerOn,
-		VCPUs: 2, MemoryBytes: 1 << 32}
+	return inventory.VM{
+		ID: vm(n), Name: fmt.Sprintf("web-%d", n), Host: on, Connection: inventory.Connected, Power: inventory.PowerOn,
+		VCPUs: 2, MemoryBytes: 1 << 32,
+	}
 }
 
 func (w *world) apply(d inventory.Delta) []inventory.Change {
@@ -186,8 +190,10 @@ func (w *world) notify(a remediation.Action) {
 
 // move is a plan's move of one VM from host 1.
 func (w *world) move(n, to int) remediation.Action {
-	return remediation.Action{TipID: "tip", Cluster: id(inventory.KindCluster, "c"), Kind: remediation.LiveMigration, Settle: settle,
-		VM: vm(n), VMName: fmt.Sprintf("web-%d", n), From: host(1), FromName: "esx-1", To: host(to), ToName: fmt.Sprintf("esx-%d", to)}
+	return remediation.Action{
+		TipID: "tip", Cluster: id(inventory.KindCluster, "c"), Kind: remediation.LiveMigration, Settle: settle,
+		VM: vm(n), VMName: fmt.Sprintf("web-%d", n), From: host(1), FromName: "esx-1", To: host(to), ToName: fmt.Sprintf("esx-%d", to),
+	}
 }
 
 func (w *world) submit(by string, plan ...remediation.Action) []string {
@@ -409,8 +415,10 @@ func TestGuard(t *testing.T) {
 		says   string
 	}{
 		{"VM moved by somebody", func(w *world) { w.platform.Put(vm(0), host(3)) }, "it was moved at 2000-01-01 00:00:05 UTC by somebody else"},
-		{"VM elsewhere", func(w *world) { w.apply(inventory.Delta{Source: "vc", VMs: []inventory.VM{w.machine(0, host(3))}}) },
-			"no longer on esx-1 but on esx-3: plan again"},
+		{
+			"VM elsewhere", func(w *world) { w.apply(inventory.Delta{Source: "vc", VMs: []inventory.VM{w.machine(0, host(3))}}) },
+			"no longer on esx-1 but on esx-3: plan again",
+		},
 		{"VM gone", func(w *world) { w.apply(inventory.Delta{Source: "vc", Removed: []inventory.ID{vm(0)}}) }, "web-0 is gone"},
 		{"VM off", func(w *world) {
 			off := w.machine(0, host(1))

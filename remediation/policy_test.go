@@ -18,8 +18,10 @@ func TestDecide(t *testing.T) {
 	}
 	grant := Grant{Source: "vc", Cluster: "prod", Pack: "host-pressure", Rule: "HostCPUOverload", PackSHA256: "aaaabbbbccccddddeeee"}
 	base := func() (Policy, Case) {
-		return Policy{Mode: ModeManual, Automatic: []Grant{grant}}, Case{Source: "vc", Acting: true, Cluster: drs(false, ""), VMs: []inventory.ID{id("vm-0"), id("vm-1")},
-			Pack: "host-pressure", Rule: "HostCPUOverload", PackSHA256: "aaaabbbbccccddddeeee"}
+		return Policy{Mode: ModeManual, Automatic: []Grant{grant}}, Case{
+			Source: "vc", Acting: true, Cluster: drs(false, ""), VMs: []inventory.ID{id("vm-0"), id("vm-1")},
+			Pack: "host-pressure", Rule: "HostCPUOverload", PackSHA256: "aaaabbbbccccddddeeee",
+		}
 	}
 	tests := []struct {
 		name   string
@@ -37,8 +39,10 @@ func TestDecide(t *testing.T) {
 		{"another source", func(p *Policy, _ *Case) { p.Automatic[0].Source = "vc-2" }, Manual, "is not allowed"},
 		{"another rule", func(_ *Policy, c *Case) { c.Rule = "Other" }, Manual, "rule Other"},
 		{"another pack", func(_ *Policy, c *Case) { c.Pack = "other" }, Manual, "pack other"},
-		{"pack changed", func(_ *Policy, c *Case) { c.PackSHA256 = "ffff" }, Manual,
-			"pack host-pressure changed since it was allowed to act by itself (sha256 was aaaabbbbcccc, is ffff): read it"},
+		{
+			"pack changed", func(_ *Policy, c *Case) { c.PackSHA256 = "ffff" }, Manual,
+			"pack host-pressure changed since it was allowed to act by itself (sha256 was aaaabbbbcccc, is ffff): read it",
+		},
 		{"pack changed, then allowed again", func(p *Policy, _ *Case) {
 			old := grant
 			old.PackSHA256 = "0000"
@@ -47,8 +51,10 @@ func TestDecide(t *testing.T) {
 		{"sum in capitals", func(_ *Policy, c *Case) { c.PackSHA256 = strings.ToUpper(c.PackSHA256) }, Automatic, ""},
 		{"empty sums are not equal", func(p *Policy, c *Case) { p.Automatic[0].PackSHA256, c.PackSHA256 = "", "" }, Manual, ""},
 		{"a person's own move", func(_ *Policy, c *Case) { c.Pack, c.Rule, c.PackSHA256 = "", "", "" }, Manual, "no rule asks for it"},
-		{"DRS drives", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationFull) }, Refuse,
-			"DRS drives cluster prod: protip only watches here, unless override_drs names vc/prod"},
+		{
+			"DRS drives", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationFull) }, Refuse,
+			"DRS drives cluster prod: protip only watches here, unless override_drs names vc/prod",
+		},
 		{"DRS off, whatever its level", func(_ *Policy, c *Case) { c.Cluster = drs(false, inventory.AutomationFull, inventory.AutomationFull) }, Automatic, ""},
 		{"DRS recommends", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationManual) }, Automatic, ""},
 		{"DRS places only", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationPartial) }, Automatic, ""},
@@ -58,8 +64,10 @@ func TestDecide(t *testing.T) {
 		{"another cluster overridden", func(p *Policy, c *Case) {
 			c.Cluster, p.OverrideDRS = drs(true, inventory.AutomationFull), []string{"vc/test", "prod"}
 		}, Refuse, "DRS drives"},
-		{"DRS drives one VM", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationManual, inventory.AutomationFull) }, Refuse,
-			"DRS drives vc/vm/vm-1 by an override of its own"},
+		{
+			"DRS drives one VM", func(_ *Policy, c *Case) { c.Cluster = drs(true, inventory.AutomationManual, inventory.AutomationFull) }, Refuse,
+			"DRS drives vc/vm/vm-1 by an override of its own",
+		},
 		{"a VM pinned in a cluster that DRS drives", func(p *Policy, c *Case) {
 			c.Cluster, p.OverrideDRS = drs(true, inventory.AutomationFull, inventory.AutomationManual), []string{"vc/prod"}
 		}, Manual, "keeps it where it is"},

@@ -40,8 +40,10 @@ func newFleet(rules ...inventory.Rule) *testFleet {
 
 // host adds one that measures the given load, which should be that of its VMs and what it needs itself.
 func (f *testFleet) host(name string, cpuGHz, memoryGiB float64, change ...func(*inventory.Host)) *testFleet {
-	h := inventory.Host{ID: hostID(name), Name: name, Cluster: clusterID, Connection: inventory.Connected, Power: inventory.PowerOn,
-		Cores: 10, CPUHertz: 40 * ghz, MemoryBytes: 100 * gib}
+	h := inventory.Host{
+		ID: hostID(name), Name: name, Cluster: clusterID, Connection: inventory.Connected, Power: inventory.PowerOn,
+		Cores: 10, CPUHertz: 40 * ghz, MemoryBytes: 100 * gib,
+	}
 	for _, c := range change {
 		c(&h)
 	}
@@ -52,8 +54,10 @@ func (f *testFleet) host(name string, cpuGHz, memoryGiB float64, change ...func(
 
 // vm adds one of 4 vCPUs and 16 GiB that uses what is given and is not kept waiting.
 func (f *testFleet) vm(name, host string, cpuGHz, memoryGiB float64, change ...func(*inventory.VM)) *testFleet {
-	v := inventory.VM{ID: vmID(name), Name: name, Host: hostID(host), Connection: inventory.Connected, Power: inventory.PowerOn,
-		VCPUs: 4, MemoryBytes: 16 * gib}
+	v := inventory.VM{
+		ID: vmID(name), Name: name, Host: hostID(host), Connection: inventory.Connected, Power: inventory.PowerOn,
+		VCPUs: 4, MemoryBytes: 16 * gib,
+	}
 	for _, c := range change {
 		c(&v)
 	}

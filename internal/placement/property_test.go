@@ -23,8 +23,10 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 
 	var rules []inventory.Rule
 	for range rapid.IntRange(0, 2).Draw(t, "rules") {
-		r := inventory.Rule{Name: "r", Enabled: !rarely("disabled"), Mandatory: rapid.Bool().Draw(t, "mandatory"),
-			Kind: rapid.SampledFrom([]inventory.RuleKind{inventory.Affinity, inventory.AntiAffinity}).Draw(t, "kind")}
+		r := inventory.Rule{
+			Name: "r", Enabled: !rarely("disabled"), Mandatory: rapid.Bool().Draw(t, "mandatory"),
+			Kind: rapid.SampledFrom([]inventory.RuleKind{inventory.Affinity, inventory.AntiAffinity}).Draw(t, "kind"),
+		}
 		for _, n := range rapid.SliceOfN(rapid.IntRange(0, 10), 2, 3).Draw(t, "members") {
 			r.VMs = append(r.VMs, vm(n))
 		}

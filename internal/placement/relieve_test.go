@@ -30,10 +30,14 @@ func TestRelieve(t *testing.T) {
 		{"frozen VMs stay", hot().host("esx-2", 0, 0), cpu(0.8), Policy{Ceiling: 0.8, Frozen: map[inventory.ID]string{vmID("b"): "resting"}}, "c>esx-2", ""},
 		{"what leaves already counts as gone", hot().host("esx-2", 0, 0), cpu(0.8), Policy{Ceiling: 0.8, Incoming: map[inventory.ID][]inventory.ID{hostID("esx-2"): {vmID("b")}}}, "", ""},
 		{"what comes counts as there", hot().host("esx-2", 8, 0).vm("x", "esx-2", 8, 0), cpu(0.8), Policy{Ceiling: 0.8, Incoming: map[inventory.ID][]inventory.ID{hostID("esx-1"): {vmID("x")}}}, "d>esx-2", ""},
-		{"nowhere to go", hot().host("esx-2", 31.5, 0), cpu(0.8), ceiling, "",
-			"esx-1 would still be at CPU 90 %, asked for 80 %: of its 4 running VMs 0 can move; 4 have no host that may take them (a, esx-2: CPU 79 % -> 83.8 % of 40.0 GHz, above the ceiling of 80 %)"},
-		{"not far enough", hot().host("esx-2", 25, 0), cpu(0.5), ceiling, "b>esx-2",
-			"esx-1 would still be at CPU 75 %, asked for 50 %: of its 4 running VMs 1 can move; 2 have no host that may take them (c, esx-2: CPU 62 % -> 87.5 % of 40.0 GHz, above the ceiling of 80 %)"},
+		{
+			"nowhere to go", hot().host("esx-2", 31.5, 0), cpu(0.8), ceiling, "",
+			"esx-1 would still be at CPU 90 %, asked for 80 %: of its 4 running VMs 0 can move; 4 have no host that may take them (a, esx-2: CPU 79 % -> 83.8 % of 40.0 GHz, above the ceiling of 80 %)",
+		},
+		{
+			"not far enough", hot().host("esx-2", 25, 0), cpu(0.5), ceiling, "b>esx-2",
+			"esx-1 would still be at CPU 75 %, asked for 50 %: of its 4 running VMs 1 can move; 2 have no host that may take them (c, esx-2: CPU 62 % -> 87.5 % of 40.0 GHz, above the ceiling of 80 %)",
+		},
 		{"alone", hot(), cpu(0.5), ceiling, "", "4 have no host that may take them (a, it has no other host)"},
 		{"rules keep it", hot(inventory.Rule{Name: "pair", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("b"), vmID("c")}}).host("esx-2", 0, 0), cpu(0.75), ceiling, "d>esx-2", ""},
 		{"rules between what moves", hot(inventory.Rule{Name: "apart", Kind: inventory.AntiAffinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("d"), vmID("c")}}).host("esx-2", 0, 0).host("esx-3", 20, 0), cpu(0.28), ceiling, "d>esx-2 c>esx-3", ""},

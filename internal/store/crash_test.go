@@ -179,8 +179,10 @@ func runAgent(t *testing.T) {
 	if all, err := s.Actions(ctx, remediation.Filter{}); err != nil {
 		t.Fatal(err)
 	} else if len(all) == 0 {
-		move := remediation.Action{TipID: "tip", Kind: remediation.LiveMigration, VM: crashVM, VMName: "web", From: crashFrom, FromName: "esx-1",
-			To: crashTo, ToName: "esx-2", Settle: time.Second}
+		move := remediation.Action{
+			TipID: "tip", Kind: remediation.LiveMigration, VM: crashVM, VMName: "web", From: crashFrom, FromName: "esx-1",
+			To: crashTo, ToName: "esx-2", Settle: time.Second,
+		}
 		if _, err := engine.Submit(ctx, []remediation.Action{move}, "ann", "test"); err != nil {
 			t.Fatal(err)
 		}

@@ -191,8 +191,10 @@ func TestSecondAgent(t *testing.T) {
 func TestTips(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	s := open(t, dir)
-	tip := rules.Tip{ID: "t1", Rule: "HostCPUOverload", Object: inventory.ID{Source: "vc", Kind: inventory.KindHost, Ref: "host-1"},
-		Name: "\"\n\xff", State: rules.Active, Since: time.Unix(1, 0).UTC(), Evidence: []rules.Evidence{{Name: "cpu", Value: 0.9}}}
+	tip := rules.Tip{
+		ID: "t1", Rule: "HostCPUOverload", Object: inventory.ID{Source: "vc", Kind: inventory.KindHost, Ref: "host-1"},
+		Name: "\"\n\xff", State: rules.Active, Since: time.Unix(1, 0).UTC(), Evidence: []rules.Evidence{{Name: "cpu", Value: 0.9}},
+	}
 	if err := s.SaveTips(t.Context(), tip, rules.Tip{ID: "t2"}); err != nil {
 		t.Fatal(err)
 	}

@@ -102,8 +102,16 @@ func TestQuantity(t *testing.T) {
 		unit string
 		want string
 	}{
-		{0.931, "ratio", "93.1 %"}, {0, "ratio", "0.0 %"}, {2.6e9, "hertz", "2.6 GHz"}, {5e15, "hertz", "5e+03 THz"},
-		{8 << 30, "bytes", "8 GiB"}, {0, "bytes", "0 B"}, {0.0042, "seconds", "4.2 ms"}, {1.5, "seconds", "1.5 s"}, {3, "", "3"}, {3, "vms", "3 vms"},
+		{0.931, "ratio", "93.1 %"},
+		{0, "ratio", "0.0 %"},
+		{2.6e9, "hertz", "2.6 GHz"},
+		{5e15, "hertz", "5e+03 THz"},
+		{8 << 30, "bytes", "8 GiB"},
+		{0, "bytes", "0 B"},
+		{0.0042, "seconds", "4.2 ms"},
+		{1.5, "seconds", "1.5 s"},
+		{3, "", "3"},
+		{3, "vms", "3 vms"},
 	} {
 		if got := quantity(&tc.v, tc.unit); got != tc.want {
 			t.Errorf("%g %s = %q, want %q", tc.v, tc.unit, got, tc.want)
