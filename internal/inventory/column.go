@@ -140,13 +140,14 @@ func (e *editor[T]) sample(set *SampleSet) {
 	e.samples[slot] = next
 }
 
-// expire takes the value of every sample older than oldest (Unix milliseconds) and reports whether there was one.
-func (e *editor[T]) expire(oldest int64) bool {
+// expire takes the value of every sample that is older than its metric's oldest (Unix milliseconds) and reports whether there
+// was one. All objects are of one kind, whose first metric is first.
+func (e *editor[T]) expire(first Metric, oldest *[metricCount]int64) bool {
 	hit := false
 	for slot, samples := range e.samples {
 		var next Samples
 		for i, s := range samples {
-			if s.OK() && s.At < oldest {
+			if s.OK() && s.At < oldest[first+Metric(i)] {
 				if next == nil {
 					next = slices.Clone(samples)
 				}
@@ -181,6 +182,8 @@ func nameOf(obj any) string {
 	case *Host:
 		return o.Name
 	case *VM:
+		return o.Name
+	case *Datastore:
 		return o.Name
 	}
 	return ""

@@ -11,10 +11,11 @@ type Delta struct {
 	Begin  bool
 	Synced bool
 
-	Clusters []Cluster
-	Hosts    []Host
-	VMs      []VM
-	Removed  []ID
+	Clusters   []Cluster
+	Hosts      []Host
+	VMs        []VM
+	Datastores []Datastore
+	Removed    []ID
 
 	Samples []SampleSet
 }

@@ -45,8 +45,8 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		f.seen[d.Source] = map[ID]bool{}
 	}
 	seen := f.seen[d.Source]
-	clusters, hosts, vms := edit(old.clusters), edit(old.hosts), edit(old.vms)
-	changes := d.store(clusters, hosts, vms, seen)
+	clusters, hosts, vms, datastores := edit(old.clusters), edit(old.hosts), edit(old.vms), edit(old.datastores)
+	changes := d.store(clusters, hosts, vms, datastores, seen)
 
 	gone := d.Removed
 	synced := d.Synced && seen != nil
@@ -54,6 +54,7 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		gone = append(gone, clusters.unseen(d.Source, KindCluster, seen)...)
 		gone = append(gone, hosts.unseen(d.Source, KindHost, seen)...)
 		gone = append(gone, vms.unseen(d.Source, KindVM, seen)...)
+		gone = append(gone, datastores.unseen(d.Source, KindDatastore, seen)...)
 		delete(f.seen, d.Source)
 	}
 	for _, id := range gone {
@@ -66,6 +67,8 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 			c = hosts.drop(id)
 		case KindVM:
 			c = vms.drop(id)
+		case KindDatastore:
+			c = datastores.drop(id)
 		}
 		if c != nil {
 			changes = append(changes, *c)
@@ -77,10 +80,14 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 			hosts.sample(set)
 		case KindVM:
 			vms.sample(set)
+		case KindDatastore:
+			datastores.sample(set)
 		}
 	}
 
-	next := &view{source: old.source, clusters: clusters.done(), hosts: hosts.done(), vms: vms.done()}
+	next := &view{
+		source: old.source, clusters: clusters.done(), hosts: hosts.done(), vms: vms.done(), datastores: datastores.done(),
+	}
 	if synced {
 		next.source.Synced, next.source.Up, next.source.Error = true, true, ""
 		changes = append(changes, Change{Kind: Synced, Source: d.Source})
@@ -106,17 +113,28 @@ func (f *Fleet) Down(source string, err error) {
 	f.publish(&next)
 }
 
-// Expire takes the value of every sample that at the time now is older than two intervals of its source, and keeps its time.
+// Expire takes the value of every sample that at the time now is older than two intervals of its source (of a slow metric, two
+// slow intervals), and keeps its time.
 // Who renders, judges or plans calls it first. It costs a pass over the samples and publishes only if something expired.
 func (f *Fleet) Expire(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, old := range f.current.Load().views {
-		oldest := now.Add(-2 * old.source.Interval).UnixMilli()
-		hosts, vms := edit(old.hosts), edit(old.vms)
-		hit := hosts.expire(oldest)
-		if vms.expire(oldest) || hit {
-			f.publish(&view{source: old.source, clusters: old.clusters, hosts: hosts.done(), vms: vms.done()})
+		var oldest [metricCount]int64
+		for m := range oldest {
+			interval := old.source.Interval
+			if Metric(m).slow() {
+				interval = max(interval, SlowInterval)
+			}
+			oldest[m] = now.Add(-2 * interval).UnixMilli()
+		}
+		hosts, vms, datastores := edit(old.hosts), edit(old.vms), edit(old.datastores)
+		hit := hosts.expire(HostCPUUsage, &oldest)
+		hit = vms.expire(VMCPUUsage, &oldest) || hit
+		if datastores.expire(DatastoreFree, &oldest) || hit {
+			f.publish(&view{
+				source: old.source, clusters: old.clusters, hosts: hosts.done(), vms: vms.done(), datastores: datastores.done(),
+			})
 		}
 	}
 }
@@ -128,7 +146,9 @@ func (f *Fleet) publish(v *view) {
 }
 
 // store puts the delta's objects into the columns and marks them as seen.
-func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *editor[VM], seen map[ID]bool) []Change {
+func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *editor[VM], datastores *editor[Datastore],
+	seen map[ID]bool,
+) []Change {
 	var changes []Change
 	note := func(id ID, c *Change) {
 		if seen != nil {
@@ -146,6 +166,9 @@ func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *edito
 	}
 	for i := range d.VMs {
 		note(d.VMs[i].ID, vms.put(d.VMs[i].ID, &d.VMs[i]))
+	}
+	for i := range d.Datastores {
+		note(d.Datastores[i].ID, datastores.put(d.Datastores[i].ID, &d.Datastores[i]))
 	}
 	return changes
 }
@@ -170,6 +193,11 @@ func (d *Delta) check() error {
 	}
 	for i := range d.VMs {
 		if err := want(d.VMs[i].ID, KindVM); err != nil {
+			return err
+		}
+	}
+	for i := range d.Datastores {
+		if err := want(d.Datastores[i].ID, KindDatastore); err != nil {
 			return err
 		}
 	}

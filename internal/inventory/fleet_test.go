@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -14,9 +15,10 @@ import (
 
 var epoch = time.UnixMilli(1_700_000_000_000)
 
-func vm(ref string) ID      { return ID{"lab", KindVM, ref} }
-func host(ref string) ID    { return ID{"lab", KindHost, ref} }
-func cluster(ref string) ID { return ID{"lab", KindCluster, ref} }
+func vm(ref string) ID        { return ID{"lab", KindVM, ref} }
+func host(ref string) ID      { return ID{"lab", KindHost, ref} }
+func cluster(ref string) ID   { return ID{"lab", KindCluster, ref} }
+func datastore(ref string) ID { return ID{"lab", KindDatastore, ref} }
 
 // lab is a synced fleet of one cluster, two hosts and three VMs, and a second source that has not answered.
 func lab(t testing.TB) *Fleet {
@@ -43,6 +45,8 @@ func (d Delta) with(objects ...any) Delta {
 			d.Hosts = append(d.Hosts, o)
 		case VM:
 			d.VMs = append(d.VMs, o)
+		case Datastore:
+			d.Datastores = append(d.Datastores, o)
 		case ID:
 			d.Removed = append(d.Removed, o)
 		case SampleSet:
@@ -197,6 +201,7 @@ func TestRefusedDeltas(t *testing.T) {
 		"another source's cluster":          Delta{Source: "lab"}.with(Cluster{ID: ID{"other", KindCluster, "c1"}}),
 		"another source's sample":           Delta{Source: "lab"}.with(SampleSet{ID: ID{"other", KindVM, "v1"}}),
 		"another source's removal":          Delta{Source: "lab"}.with(ID{"other", KindVM, "v1"}),
+		"another source's datastore":        Delta{Source: "lab"}.with(Datastore{ID: ID{"other", KindDatastore, "d1"}}),
 		"a VM that says host":               Delta{Source: "lab"}.with(VM{ID: host("v1")}),
 		"a VM without a ref":                Delta{Source: "lab"}.with(VM{ID: vm("")}),
 		"a good VM beside a bad one":        Delta{Source: "lab"}.with(VM{ID: vm("v7")}, VM{ID: vm("")}),
@@ -292,6 +297,72 @@ func TestExpire(t *testing.T) {
 	apply(t, f, Delta{Source: "lab"}.with(sample(vm("v1"), epoch.Add(60*time.Second), VMCPUUsage, 4)))
 	if v1, _ := f.Snapshot().VM(vm("v1")); !v1.Samples.Of(VMCPUUsage).OK() {
 		t.Error("a new sample does not bring the value back")
+	}
+}
+
+func TestDatastores(t *testing.T) {
+	f := lab(t)
+	san := Datastore{ID: datastore("d1"), Name: "san", Accessible: true, Mounts: map[ID]Mount{
+		host("h1"): {Accessible: true}, host("h2"): {Accessible: true, ReadOnly: true},
+	}}
+	moved := san
+	moved.Mounts = map[ID]Mount{host("h1"): {}}
+	same := san
+	same.Mounts = maps.Clone(san.Mounts)
+	for _, step := range []struct {
+		name string
+		d    Delta
+		want []string
+	}{
+		{"added", Delta{Source: "lab"}.with(san, Datastore{ID: datastore("d2"), Name: "nfs"}), []string{"added d1 san", "added d2 nfs"}},
+		{"the same again", Delta{Source: "lab"}.with(same), nil},
+		{"a sample", Delta{Source: "lab"}.with(sample(datastore("d1"), epoch, DatastoreFree, 5)), nil},
+		{"a mount lost", Delta{Source: "lab"}.with(moved), []string{"updated d1 san"}},
+		{"removed", Delta{Source: "lab"}.with(datastore("d2")), []string{"removed d2 nfs"}},
+	} {
+		if got := apply(t, f, step.d); !slices.Equal(got, step.want) {
+			t.Errorf("%s: %q, want %q", step.name, got, step.want)
+		}
+	}
+	d1, ok := f.Snapshot().Datastore(datastore("d1"))
+	if v, fresh := d1.Samples.Value(DatastoreFree); !ok || !fresh || v != 5 {
+		t.Errorf("d1 %v, free %v %v", ok, v, fresh)
+	}
+	if _, ok := f.Snapshot().Datastore(vm("d1")); ok {
+		t.Error("found as a VM")
+	}
+	n := 0
+	for d := range f.Snapshot().Datastores() {
+		if n++; d.ID != datastore("d1") {
+			t.Errorf("yields %v", d.ID)
+		}
+	}
+	if n != 1 || len(f.Snapshot().DatastoreTable("lab").Facts) != 2 {
+		t.Errorf("%d datastores", n)
+	}
+	// Free space is renewed slowly, and is true for as long.
+	f.Expire(epoch.Add(2 * SlowInterval))
+	if d1, _ := f.Snapshot().Datastore(datastore("d1")); !d1.Samples.Of(DatastoreFree).OK() {
+		t.Error("expired too early")
+	}
+	f.Expire(epoch.Add(2*SlowInterval + time.Second))
+	if d1, _ := f.Snapshot().Datastore(datastore("d1")); d1.Samples.Of(DatastoreFree).OK() {
+		t.Error("not expired")
+	}
+	if got := apply(t, f, Delta{Source: "lab", Begin: true, Synced: true}); !slices.Contains(got, "removed d1 san") {
+		t.Errorf("an empty listing leaves it: %q", got)
+	}
+}
+
+func TestRuns(t *testing.T) {
+	d := Datastore{Mounts: map[ID]Mount{host("up"): {Accessible: true}, host("down"): {}, host("ro"): {Accessible: true, ReadOnly: true}}}
+	for ref, want := range map[string]bool{"up": true, "down": false, "ro": false, "none": false} {
+		if yes, known := d.Runs(host(ref)); yes != want || !known {
+			t.Errorf("%s: %v %v", ref, yes, known)
+		}
+	}
+	if _, known := (&Datastore{}).Runs(host("up")); known {
+		t.Error("mounts that are not known are known")
 	}
 }
 
@@ -427,7 +498,7 @@ func TestAgainstAPlainMap(t *testing.T) {
 		for h := range 3 {
 			on += len(f.Snapshot().VMsOn(host(fmt.Sprint(h))))
 		}
-		if !maps.Equal(got, model) || on != len(model) {
+		if !reflect.DeepEqual(got, model) || on != len(model) {
 			t.Fatalf("after %+v:\ngot  %v (%d on hosts)\nwant %v", d, got, on, model)
 		}
 	}
@@ -496,7 +567,7 @@ func TestIDsAreReadBack(t *testing.T) {
 
 func TestCatalogue(t *testing.T) {
 	seen := map[string]bool{}
-	for _, kind := range []Kind{KindHost, KindVM} {
+	for _, kind := range []Kind{KindHost, KindVM, KindDatastore} {
 		for _, m := range MetricsOf(kind) {
 			d := m.Desc()
 			if d.Kind != kind || d.Name == "" || d.Help == "" || d.Unit == "" || seen[d.Name] {

@@ -31,6 +31,8 @@ const (
 	HostMemoryUsageRatio
 	HostUptime
 
+	DatastoreFree
+
 	metricCount
 )
 
@@ -52,6 +54,9 @@ type Desc struct {
 	Help string
 }
 
+// SlowInterval is how often slow metrics are sampled.
+const SlowInterval = 5 * time.Minute
+
 var catalogue = [...]Desc{
 	VMCPUUsage:        {"virt_vm_cpu_usage_hertz", KindVM, Gauge, "hertz", "CPU used by the VM."},
 	VMCPUContention:   {"virt_vm_cpu_contention_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were ready but not running, over elapsed time and vCPUs."},
@@ -72,6 +77,8 @@ var catalogue = [...]Desc{
 	HostMemoryUsage:      {"virt_host_memory_usage_bytes", KindHost, Gauge, "bytes", "Memory used on the host."},
 	HostMemoryUsageRatio: {"virt_host_memory_usage_ratio", KindHost, Gauge, "ratio", "Memory used on the host, over its capacity."},
 	HostUptime:           {"virt_host_uptime_seconds", KindHost, Gauge, "seconds", "Time since the host was started."},
+
+	DatastoreFree: {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
 }
 
 // span is the range [first, end) of a kind's metrics.
@@ -80,7 +87,9 @@ func span(k Kind) (first, end Metric) {
 	case KindVM:
 		return VMCPUUsage, HostCPUUsage
 	case KindHost:
-		return HostCPUUsage, metricCount
+		return HostCPUUsage, DatastoreFree
+	case KindDatastore:
+		return DatastoreFree, metricCount
 	}
 	return 0, 0
 }
@@ -94,6 +103,9 @@ func MetricsOf(k Kind) []Metric {
 	}
 	return out
 }
+
+// slow reports whether the metric is of a quantity that platforms themselves renew only every few minutes.
+func (m Metric) slow() bool { return catalogue[m].Kind == KindDatastore }
 
 // Desc is the metric's entry in the catalogue.
 func (m Metric) Desc() Desc { return catalogue[m] }

@@ -13,11 +13,12 @@ const (
 	KindCluster Kind = iota + 1
 	KindHost
 	KindVM
+	KindDatastore
 )
 
-var kindNames = [...]string{KindCluster: "cluster", KindHost: "host", KindVM: "vm"}
+var kindNames = [...]string{KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore"}
 
-// String is the kind's name as packs and the API spell it: cluster, host, vm.
+// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
@@ -32,7 +33,7 @@ func ParseKind(s string) (Kind, error) {
 			return Kind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown kind %q: want cluster, host or vm", s)
+	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm or datastore", s)
 }
 
 // ID names one object for its whole life, through renames and migrations. Source is the configured name of the vCenter,
@@ -128,6 +129,15 @@ type HA struct {
 	HostFailures     int    // hosts whose failure the platform says it tolerates; 0 if the policy does not say
 }
 
+// Admission is what an HA policy keeps free for restarts. What its policy does not name is zero.
+type Admission struct {
+	ReservedCPU     float64 // percentage: share of the cluster, 0..1
+	ReservedMemory  float64
+	SlotCPUHertz    float64 // host_failures: the size of a slot, where it was set by hand
+	SlotMemoryBytes float64
+	Hosts           []ID // dedicated_hosts
+}
+
 // RuleKind says whether a rule keeps VMs together or apart.
 type RuleKind string
 
@@ -146,15 +156,34 @@ type Rule struct {
 	VMs       []ID
 }
 
+// HostRule ties a group of VMs to a group of hosts (Affinity) or bars it from them (AntiAffinity).
+type HostRule struct {
+	Name      string
+	Kind      RuleKind
+	Enabled   bool
+	Mandatory bool
+	VMGroup   string // names of the groups, for people
+	HostGroup string
+	VMs       []ID // members of the groups; a group that is not known has none
+	Hosts     []ID
+}
+
 // Cluster is a group of hosts that VMs may move within.
 type Cluster struct {
-	ID    ID
-	Name  string
-	DRS   DRS
-	HA    HA
-	Rules []Rule
+	ID        ID
+	Name      string
+	DRS       DRS
+	HA        HA
+	Admission Admission
+	EVC       string // the CPU generation that its hosts pretend to be, in vSphere's words; empty if none or not known
+	Rules     []Rule
+	HostRules []HostRule
 	// Overrides holds the VMs whose DRS automation differs from the cluster's.
 	Overrides map[ID]Automation
+	// RestartPriority is how soon HA restarts a VM, in vSphere's words (lowest to highest, disabled); empty if not known.
+	// RestartPriorities holds the VMs for which it is another.
+	RestartPriority   string
+	RestartPriorities map[ID]string
 }
 
 // Host is a hypervisor host.
@@ -172,6 +201,8 @@ type Host struct {
 	Model       string
 	CPUModel    string
 	Version     string
+	EVC         string // the CPU generation in effect, empty if none or not known
+	MaxEVC      string // the newest one that the host can pretend to be, empty if not known
 }
 
 // CoreHertz is the speed of one core, 0 if unknown.
@@ -196,4 +227,43 @@ type VM struct {
 	GuestOS       string
 	GuestHostname string
 	GuestIP       string
+	Datastores    []ID    // that hold files of it, by ref; nil if not known
+	Annotations   []Label // what its owners wrote down of it, as far as the configuration names it, by name
+	Tags          []Tag   // of the categories that the configuration names, by category and name
+}
+
+// Label is a name that the configuration gave and a value that a person wrote.
+type Label struct {
+	Name  string
+	Value string
+}
+
+// Tag is a word of a category that somebody attached to an object.
+type Tag struct {
+	Category string
+	Name     string
+}
+
+// Datastore is storage that VMs' files lie on.
+type Datastore struct {
+	ID            ID
+	Name          string
+	Type          string  // as the platform calls it: VMFS, NFS, vsan, ...
+	CapacityBytes float64 // 0 while not known
+	Accessible    bool    // by any host
+	Maintenance   bool    // in maintenance, or entering it
+	// Mounts holds the hosts that have it mounted; nil if that is not known.
+	Mounts map[ID]Mount
+}
+
+// Mount is how a host has a datastore.
+type Mount struct {
+	Accessible bool // the host reaches it now
+	ReadOnly   bool
+}
+
+// Runs reports whether a VM with files on the datastore can run on the host, and whether that is known.
+func (d *Datastore) Runs(host ID) (yes, known bool) {
+	m, mounted := d.Mounts[host]
+	return mounted && m.Accessible && !m.ReadOnly, d.Mounts != nil
 }

@@ -26,10 +26,11 @@ type Snapshot struct {
 
 // view is one source's part of a snapshot. Tables and columns are shared between snapshots until they change.
 type view struct {
-	source   Source
-	clusters column[Cluster]
-	hosts    column[Host]
-	vms      column[VM]
+	source     Source
+	clusters   column[Cluster]
+	hosts      column[Host]
+	vms        column[VM]
+	datastores column[Datastore]
 }
 
 // Table is the raw form of a kind's objects, for readers that keep something per object: Facts[i] and Samples[i] belong
@@ -52,8 +53,16 @@ type HostView struct {
 	Samples Samples
 }
 
+// DatastoreView is a datastore and its last samples.
+type DatastoreView struct {
+	*Datastore
+	Samples Samples
+}
+
 func newView(src Source) *view {
-	return &view{source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM]()}
+	return &view{
+		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](), datastores: newColumn[Datastore](),
+	}
 }
 
 // Sources are the fleet's sources by name.
@@ -113,6 +122,19 @@ func (s *Snapshot) VM(id ID) (VMView, bool) {
 	return VMView{v.vms.facts[slot], v.vms.samples[slot]}, true
 }
 
+// Datastore is the datastore of that ID.
+func (s *Snapshot) Datastore(id ID) (DatastoreView, bool) {
+	v, ok := s.views[id.Source]
+	if !ok || id.Kind != KindDatastore {
+		return DatastoreView{}, false
+	}
+	slot, ok := v.datastores.index[id.Ref]
+	if !ok {
+		return DatastoreView{}, false
+	}
+	return DatastoreView{v.datastores.facts[slot], v.datastores.samples[slot]}, true
+}
+
 // ClusterOf is the cluster a VM's host belongs to, false if it has none or the host is not known.
 func (s *Snapshot) ClusterOf(vm *VM) (*Cluster, bool) {
 	h, ok := s.Host(vm.Host)
@@ -156,6 +178,20 @@ func (s *Snapshot) VMs() iter.Seq[VMView] {
 			v := s.views[name]
 			for slot, vm := range v.vms.facts {
 				if vm != nil && !yield(VMView{vm, v.vms.samples[slot]}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Datastores yields all datastores, source by source by name.
+func (s *Snapshot) Datastores() iter.Seq[DatastoreView] {
+	return func(yield func(DatastoreView) bool) {
+		for _, name := range s.names() {
+			v := s.views[name]
+			for slot, ds := range v.datastores.facts {
+				if ds != nil && !yield(DatastoreView{ds, v.datastores.samples[slot]}) {
 					return
 				}
 			}
@@ -208,6 +244,15 @@ func (s *Snapshot) VMTable(source string) Table[VM] {
 		return Table[VM]{}
 	}
 	return Table[VM]{v.vms.facts, v.vms.samples}
+}
+
+// DatastoreTable is the raw form of a source's datastores.
+func (s *Snapshot) DatastoreTable(source string) Table[Datastore] {
+	v, ok := s.views[source]
+	if !ok {
+		return Table[Datastore]{}
+	}
+	return Table[Datastore]{v.datastores.facts, v.datastores.samples}
 }
 
 // ClusterTable is the raw form of a source's clusters; its Samples are empty.
