@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ func TestScript(t *testing.T) {
 			"answers":    answersCmd,
 			"keep":       keepCmd,
 			"exits":      exitsCmd,
+			"sigterm":    sigtermCmd,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PROTIP_AGENT_URL", "http://127.0.0.1:1") // where nothing listens, not an agent of this machine
@@ -168,4 +170,11 @@ func keepCmd(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no %s in the output", args[1])
 	}
 	ts.Setenv(args[0], m[1])
+}
+
+// sigterm sends it to all that runs in the background: testscript's kill does not know it.
+func sigtermCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	}
 }
