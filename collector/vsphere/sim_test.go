@@ -52,9 +52,6 @@ const (
 
 var steady = load.Use{CPU: 0.5, MemoryActive: 0.3, MemoryConsumed: 0.6, NetReceived: 100 << 10, NetTransmitted: 50 << 10, DiskLatency: 5 * time.Millisecond}
 
-// starting is held while a vCenter is started: the stock simulator writes a license into a variable of its package.
-var starting sync.Mutex
-
 func startVCenter(t *testing.T, cfg sim.Config) *sim.VCenter {
 	t.Helper()
 	if cfg.Clock == nil {
@@ -67,9 +64,7 @@ func startVCenter(t *testing.T, cfg sim.Config) *sim.VCenter {
 		cfg.Clusters = sim.Uniform(4, 20)
 	}
 	cfg.MigrationTime = func(float64) time.Duration { return 2 * time.Second }
-	starting.Lock()
 	vc, err := sim.StartVCenter(cfg)
-	starting.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -54,15 +53,11 @@ type vcenter struct {
 	method string // what a migration is called by
 }
 
-var starting sync.Mutex
-
 func newVCenter(t *testing.T) *vcenter { return newVCenterOf(t, sim.Uniform(2, 1)) }
 
 func newVCenterOf(t *testing.T, clusters []sim.Cluster) *vcenter {
 	t.Helper()
 	c := clock.New(speed)
-	starting.Lock() // the stock simulator shares its defaults between the vCenters of a process, and fills them in as they start
-	defer starting.Unlock()
 	vc, err := sim.StartVCenter(sim.Config{
 		Password: secret, Clock: c, Clusters: clusters,
 		MigrationTime: func(float64) time.Duration { return 5 * time.Minute },

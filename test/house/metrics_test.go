@@ -1,7 +1,10 @@
 package house
 
 import (
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +17,7 @@ import (
 	"github.com/protip/protip/internal/inventory"
 )
 
-var metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (gauge|counter) \\| ([^|]+) \\| ([^|]+) \\|$")
+var metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (gauge|counter|histogram) \\| ([^|]+) \\| ([^|]+) \\|$")
 
 // TestEveryMetricIsDocumented holds docs/metrics.md against what is exposed, both ways.
 func TestEveryMetricIsDocumented(t *testing.T) {
@@ -27,6 +30,11 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 			t.Errorf("%s is among the fleet's metrics and among protip's own", name)
 		}
 		exposed[name] = ""
+	}
+	for _, name := range namesInSource(t) {
+		if _, known := exposed[name]; !known {
+			exposed[name] = ""
+		}
 	}
 	units := map[string]string{}
 	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
@@ -42,7 +50,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		}
 		documented[name] = true
 		want, ok := exposed[name]
-		if !ok && (strings.HasPrefix(name, "virt_") || strings.HasPrefix(name, "protip_source_")) {
+		if !ok && (strings.HasPrefix(name, "virt_") || strings.HasPrefix(name, "protip_")) {
 			t.Errorf("%s is documented and not exposed", name)
 		}
 		if want != "" && kind != want {
@@ -75,6 +83,29 @@ func TestUnitsAreInNames(t *testing.T) {
 			}
 		}
 	}
+}
+
+var nameInSource = regexp.MustCompile(`Name:\s+"(protip_\w+)"`)
+
+// namesInSource are the metrics of our own that the source defines with client_golang.
+func namesInSource(t *testing.T) (names []string) {
+	t.Helper()
+	for _, folder := range []string{"cmd", "collector", "internal", "remediation", "rules"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			for _, m := range nameInSource.FindAllStringSubmatch(string(b), -1) {
+				names = append(names, m[1])
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return names
 }
 
 var fqName = regexp.MustCompile(`fqName: "(\w+)"`)
