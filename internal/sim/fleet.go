@@ -20,7 +20,9 @@ type Cluster struct {
 	Name  string
 	DRS   DRS
 	HA    HA
+	EVC   string // the mode's key, as intel-skylake; empty: none
 	Rules []Rule
+	Ties  []Tie
 	Hosts []Host
 }
 
@@ -35,6 +37,7 @@ type HA struct {
 	Enabled          bool
 	AdmissionControl bool
 	Policy           types.BaseClusterDasAdmissionControlPolicy
+	RestartPriority  types.DasVmPriority // of VMs without their own; default medium
 }
 
 // Rule keeps VMs of the cluster, given by name, together or apart.
@@ -42,6 +45,15 @@ type Rule struct {
 	Name  string
 	Apart bool
 	VMs   []string
+}
+
+// Tie is a rule between a group of VMs and a group of hosts, which are made with it and given by name.
+type Tie struct {
+	Name      string
+	Apart     bool
+	Mandatory bool
+	VMs       []string
+	Hosts     []string
 }
 
 // Host is a host to be built.
@@ -69,7 +81,9 @@ type VM struct {
 	GuestIP       string
 	Off           bool
 	Template      bool
-	DRSBehavior   types.DrsBehavior // an override of the cluster's; "disabled" takes the VM out of DRS
+	DRSBehavior   types.DrsBehavior   // an override of the cluster's; "disabled" takes the VM out of DRS
+	Restart       types.DasVmPriority // an override of the cluster's HA
+	Datastore     string              // default: the first
 }
 
 // DRSDisabled as a VM's DRSBehavior means that DRS leaves the VM alone.
@@ -112,7 +126,8 @@ func percentPolicy(percent int32) types.BaseClusterDasAdmissionControlPolicy {
 type place struct {
 	datacenter *simulator.Datacenter
 	hosts, vms *simulator.Folder
-	datastore  *simulator.Datastore
+	datastore  *simulator.Datastore // the first of datastores
+	datastores []*simulator.Datastore
 	network    []types.ManagedObjectReference
 	template   *simulator.HostSystem
 	built      int // VMs so far, which is also the next one's index in the load
@@ -129,29 +144,13 @@ func (vc *VCenter) build() error {
 	p.vms = vc.reg.Get(p.datacenter.VmFolder).(*simulator.Folder)
 	p.network = p.datacenter.Network
 	p.template = simulator.NewHostSystem(ctx, esx.HostSystem)
-	p.datastore = vc.buildDatastore()
+	vc.buildDatastores()
 	for _, c := range vc.cfg.Clusters {
 		if err := vc.buildCluster(ctx, c); err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
 	}
 	return nil
-}
-
-func (vc *VCenter) buildDatastore() *simulator.Datastore {
-	ds := &simulator.Datastore{}
-	ds.Name = "san-01"
-	ds.Self = types.ManagedObjectReference{Type: "Datastore"}
-	folder := vc.reg.Get(vc.place.datacenter.DatastoreFolder).(*simulator.Folder)
-	vc.reg.PutEntity(folder, vc.reg.NewEntity(ds))
-	ds.Summary = types.DatastoreSummary{
-		Datastore: &ds.Self, Name: ds.Name, Url: "ds:///vmfs/volumes/san-01/", Capacity: 64 << 40, FreeSpace: 40 << 40,
-		Accessible: true, MultipleHostAccess: types.NewBool(true), Type: "VMFS", MaintenanceMode: "normal",
-	}
-	ds.Info = &types.VmfsDatastoreInfo{DatastoreInfo: types.DatastoreInfo{Name: ds.Name, Url: ds.Summary.Url, FreeSpace: ds.Summary.FreeSpace}}
-	folder.ChildEntity = append(folder.ChildEntity, ds.Self)
-	vc.place.datacenter.Datastore = append(vc.place.datacenter.Datastore, ds.Self)
-	return ds
 }
 
 func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
@@ -162,17 +161,20 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 	if fault != nil {
 		return fmt.Errorf("create: %T", fault)
 	}
-	cluster.Datastore = []types.ManagedObjectReference{vc.place.datastore.Self}
+	cluster.Datastore = slices.Clone(vc.place.datacenter.Datastore)
 	pool := vc.reg.Get(*cluster.ResourcePool).(*simulator.ResourcePool)
 	config := cluster.ConfigurationEx.(*types.ClusterConfigInfoEx)
 	byName := map[string]types.ManagedObjectReference{}
+	hosts := map[string]types.ManagedObjectReference{}
 	for _, h := range c.Hosts {
-		host := vc.buildHost(cluster, h)
+		host := vc.buildHost(cluster, h, c.EVC)
+		hosts[h.Name] = host.Self
 		for _, spec := range h.VMs {
 			vm := vc.newVM(spec, host, cluster)
 			vc.reg.PutEntity(vc.place.vms, vm)
 			vc.place.vms.ChildEntity = append(vc.place.vms.ChildEntity, vm.Self)
-			vc.place.datastore.Vm = append(vc.place.datastore.Vm, vm.Self)
+			datastore := vc.datastoreOf(spec.Datastore)
+			datastore.Vm = append(datastore.Vm, vm.Self)
 			host.Vm = append(host.Vm, vm.Self)
 			pool.Vm = append(pool.Vm, vm.Self)
 			vc.usage.addVM(vm, host)
@@ -181,6 +183,9 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 			}
 			if spec.DRSBehavior != "" {
 				config.DrsVmConfig = append(config.DrsVmConfig, drsOverride(vm.Self, spec.DRSBehavior))
+			}
+			if spec.Restart != "" {
+				config.DasVmConfig = append(config.DasVmConfig, restartOverride(vm.Self, spec.Restart))
 			}
 		}
 	}
@@ -191,6 +196,11 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 			return err
 		}
 		config.Rule = append(config.Rule, info)
+	}
+	for i, tie := range c.Ties {
+		if err := tie.add(config, int32(len(c.Rules)+i+1), byName, hosts); err != nil {
+			return err
+		}
 	}
 	cluster.Summary = vc.clusterSummary(cluster)
 	return nil
@@ -206,6 +216,13 @@ func (drs DRS) info() types.ClusterDrsConfigInfo {
 func (ha HA) info() types.ClusterDasConfigInfo {
 	return types.ClusterDasConfigInfo{
 		Enabled: &ha.Enabled, AdmissionControlEnabled: &ha.AdmissionControl, AdmissionControlPolicy: ha.Policy, HostMonitoring: "enabled",
+		DefaultVmSettings: &types.ClusterDasVmSettings{RestartPriority: string(cmp.Or(ha.RestartPriority, types.DasVmPriorityMedium))},
+	}
+}
+
+func restartOverride(vm types.ManagedObjectReference, priority types.DasVmPriority) types.ClusterDasVmConfigInfo {
+	return types.ClusterDasVmConfigInfo{
+		Key: vm, RestartPriority: priority, DasSettings: &types.ClusterDasVmSettings{RestartPriority: string(priority)},
 	}
 }
 
@@ -218,22 +235,58 @@ func drsOverride(vm types.ManagedObjectReference, behavior types.DrsBehavior) ty
 }
 
 func ruleInfo(key int32, rule Rule, byName map[string]types.ManagedObjectReference) (types.BaseClusterRuleInfo, error) {
-	var vms []types.ManagedObjectReference
-	for _, name := range rule.VMs {
-		ref, ok := byName[name]
-		if !ok {
-			return nil, fmt.Errorf("rule %s: VM %q: %w", rule.Name, name, errNoSuch)
-		}
-		vms = append(vms, ref)
+	vms, err := named(rule.Name, rule.VMs, byName)
+	if err != nil {
+		return nil, err
 	}
-	info := types.ClusterRuleInfo{
-		Key: key, Name: rule.Name, Enabled: types.NewBool(true), Mandatory: types.NewBool(false), UserCreated: types.NewBool(true),
-		Status: types.ManagedEntityStatusGreen, InCompliance: types.NewBool(true), RuleUuid: uuidOf("rule", rule.Name),
-	}
+	info := ruleHead(key, rule.Name, false)
 	if rule.Apart {
 		return &types.ClusterAntiAffinityRuleSpec{ClusterRuleInfo: info, Vm: vms}, nil
 	}
 	return &types.ClusterAffinityRuleSpec{ClusterRuleInfo: info, Vm: vms}, nil
+}
+
+func ruleHead(key int32, name string, mandatory bool) types.ClusterRuleInfo {
+	return types.ClusterRuleInfo{
+		Key: key, Name: name, Enabled: types.NewBool(true), Mandatory: &mandatory, UserCreated: types.NewBool(true),
+		Status: types.ManagedEntityStatusGreen, InCompliance: types.NewBool(true), RuleUuid: uuidOf("rule", name),
+	}
+}
+
+func named(rule string, names []string, known map[string]types.ManagedObjectReference) ([]types.ManagedObjectReference, error) {
+	var refs []types.ManagedObjectReference
+	for _, name := range names {
+		ref, ok := known[name]
+		if !ok {
+			return nil, fmt.Errorf("rule %s: %q: %w", rule, name, errNoSuch)
+		}
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
+// add puts the tie's groups and its rule into a cluster's settings.
+func (t Tie) add(config *types.ClusterConfigInfoEx, key int32, vms, hosts map[string]types.ManagedObjectReference) error {
+	vmRefs, err := named(t.Name, t.VMs, vms)
+	if err != nil {
+		return err
+	}
+	hostRefs, err := named(t.Name, t.Hosts, hosts)
+	if err != nil {
+		return err
+	}
+	group := func(of string) types.ClusterGroupInfo { return types.ClusterGroupInfo{Name: t.Name + " " + of} }
+	config.Group = append(config.Group,
+		&types.ClusterVmGroup{ClusterGroupInfo: group("VMs"), Vm: vmRefs},
+		&types.ClusterHostGroup{ClusterGroupInfo: group("hosts"), Host: hostRefs})
+	rule := &types.ClusterVmHostRuleInfo{ClusterRuleInfo: ruleHead(key, t.Name, t.Mandatory), VmGroupName: t.Name + " VMs"}
+	if t.Apart {
+		rule.AntiAffineHostGroupName = t.Name + " hosts"
+	} else {
+		rule.AffineHostGroupName = t.Name + " hosts"
+	}
+	config.Rule = append(config.Rule, rule)
+	return nil
 }
 
 // clusterSummary adds up the hosts: in cores x MHz, and without those in maintenance where it says effective.
@@ -243,6 +296,7 @@ func (vc *VCenter) clusterSummary(cluster *simulator.ClusterComputeResource) *ty
 	for _, ref := range cluster.Host {
 		host := vc.reg.Get(ref).(*simulator.HostSystem)
 		hw := host.Summary.Hardware
+		s.CurrentEVCModeKey = host.Summary.CurrentEVCModeKey
 		mhz := int32(hw.NumCpuCores) * hw.CpuMhz
 		s.TotalCpu += mhz
 		s.TotalMemory += hw.MemorySize
@@ -259,7 +313,7 @@ func (vc *VCenter) clusterSummary(cluster *simulator.ClusterComputeResource) *ty
 }
 
 // buildHost copies the template; what describes no load is shared by all hosts and never written to.
-func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host) *simulator.HostSystem {
+func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host, evc string) *simulator.HostSystem {
 	h.UUID = cmp.Or(h.UUID, uuidOf("host", vc.cfg.Name, h.Name))
 	h.Cores = cmp.Or(h.Cores, 32)
 	h.MHz = cmp.Or(h.MHz, 2600)
@@ -269,7 +323,7 @@ func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host) 
 	host := &simulator.HostSystem{HostSystem: vc.place.template.HostSystem}
 	boot := vc.clock.Now().AddDate(0, 0, -40)
 	host.Name = h.Name
-	host.Datastore = []types.ManagedObjectReference{vc.place.datastore.Self}
+	host.Datastore = nil
 	host.Network = vc.place.network
 	host.Runtime.BootTime = &boot
 	host.Runtime.InMaintenanceMode = h.Maintenance
@@ -295,6 +349,8 @@ func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host) 
 	vc.reg.PutEntity(cluster, vc.reg.NewEntity(host))
 	host.Config.Host = host.Self
 	host.Summary.Host = &host.Self
+	host.Summary.CurrentEVCModeKey, host.Summary.MaxEVCModeKey = evc, "intel-icelake"
+	vc.mount(host)
 	cluster.Host = append(cluster.Host, host.Self)
 	vc.usage.addHost(host)
 	return host
@@ -318,9 +374,10 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 	vm.Name = spec.Name
 	vm.ResourcePool = cluster.ResourcePool
 	vm.EnvironmentBrowser = *cluster.EnvironmentBrowser
-	vm.Datastore = []types.ManagedObjectReference{vc.place.datastore.Self}
+	datastore := vc.datastoreOf(spec.Datastore)
+	vm.Datastore = []types.ManagedObjectReference{datastore.Self}
 	vm.Network = vc.place.network
-	path := fmt.Sprintf("[%s] vm-%d/vm.vmx", vc.place.datastore.Name, n)
+	path := fmt.Sprintf("[%s] vm-%d/vm.vmx", datastore.Name, n)
 	created := vc.clock.Now()
 	vm.Config = &types.VirtualMachineConfigInfo{
 		Name: spec.Name, Uuid: uuidOf("bios", spec.UUID), InstanceUuid: spec.UUID, Template: spec.Template, Version: "vmx-19",

@@ -312,6 +312,8 @@ func (vc *VCenter) refuse(m move) types.BaseMethodFault {
 		return &fault
 	case m.pool == nil && source.cluster != target.cluster, m.pool != nil && *m.pool != target.pool:
 		return &types.InvalidArgument{InvalidProperty: "spec.pool"}
+	case !vc.reaches(m.vm, m.host):
+		return &types.CannotAccessVmDisk{}
 	case !vm.on:
 		return nil
 	case source.model != target.model:

@@ -36,6 +36,8 @@ type Config struct {
 	Clock    *clock.Clock
 	Load     load.Load // VM i of Clusters, counted through all hosts, demands what Load says of VM i; nil: nothing
 	Clusters []Cluster
+	// Datastores are all mounted by all hosts that they do not restrict themselves to; default is one, san-01.
+	Datastores []Datastore
 
 	// MaxQueryMetrics is the setting config.vpxd.stats.maxQueryMetrics: how many counters one QueryPerf may ask for, summed
 	// over its entities. 0: no such setting and no limit; negative: the setting says so and there is no limit.
@@ -123,6 +125,7 @@ func (vc *VCenter) assemble() error {
 	vc.service.Listen = &url.URL{User: url.UserPassword(vc.cfg.User, vc.cfg.Password)}
 	vc.service.RegisterSDK(vc.reg, vc.reg.Path+"/vimService")
 	vc.service.ServeMux.HandleFunc(vc.reg.Path+"/vimServiceVersions.xml", vc.service.ServiceVersions)
+	vc.serveREST()
 
 	vc.usage = newUsage(vc.cfg.Load, vc.clock.Now)
 	if err := vc.build(); err != nil {
