@@ -26,6 +26,7 @@ type Fault struct {
 // injected is a fault in force.
 type injected struct {
 	what   Fault
+	http   *HTTPFault // nil: of SOAP
 	left   int
 	lifted chan struct{}
 }
@@ -37,8 +38,10 @@ type faults struct {
 }
 
 // Inject puts a fault in force and returns what lifts it.
-func (vc *VCenter) Inject(f Fault) (lift func()) {
-	in := &injected{what: f, left: f.Times, lifted: make(chan struct{})}
+func (vc *VCenter) Inject(f Fault) (lift func()) { return vc.inject(&injected{what: f, left: f.Times}) }
+
+func (vc *VCenter) inject(in *injected) (lift func()) {
+	in.lifted = make(chan struct{})
 	vc.faults.mu.Lock()
 	vc.faults.list = append(vc.faults.list, in)
 	vc.faults.mu.Unlock()
@@ -69,17 +72,14 @@ func (fs *faults) take(match func(*injected) bool) *injected {
 
 // meet lets a call meet its fault, if there is one, and returns what to answer instead of carrying it out.
 func (fs *faults) meet(method string, stopped <-chan struct{}) types.BaseMethodFault {
-	f := fs.take(func(f *injected) bool { return !f.what.LoseAnswer && (f.what.Method == method || f.what.Method == "*") })
+	f := fs.take(func(f *injected) bool {
+		return f.http == nil && !f.what.LoseAnswer && (f.what.Method == method || f.what.Method == "*")
+	})
 	if f == nil {
 		return nil
 	}
 	if f.what.Delay > 0 {
-		timer := time.NewTimer(f.what.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-stopped:
-		}
+		pause(f.what.Delay, stopped)
 	}
 	if f.what.Hang {
 		select {
@@ -93,16 +93,14 @@ func (fs *faults) meet(method string, stopped <-chan struct{}) types.BaseMethodF
 
 // losing reports whether the answer to a request is to be lost.
 func (fs *faults) losing(request []byte) bool {
-	return fs.take(func(f *injected) bool {
-		return f.what.LoseAnswer && (f.what.Method == "*" || bytes.Contains(request, []byte("<"+f.what.Method+" ")) ||
-			bytes.Contains(request, []byte("<"+f.what.Method+">")))
-	}) != nil
+	return fs.take(func(f *injected) bool { return f.what.LoseAnswer && calls(request, f.what.Method) }) != nil
 }
 
 const maxRequest = 64 << 20
 
-// losingAnswers carries requests out and cuts the connection where the answer is to be lost.
-func (g *gateway) losingAnswers(next http.Handler) http.Handler {
+// faultyAnswers carries requests out, unless a fault below SOAP has it otherwise, and cuts the connection where the answer is
+// to be lost.
+func (g *gateway) faultyAnswers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 		if err != nil {
@@ -110,6 +108,11 @@ func (g *gateway) losingAnswers(next http.Handler) http.Handler {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
+		g.vc.extensionLogin(r, body)
+		if f := g.vc.faults.below(body); f != nil {
+			f.answer(w, r, next, g.vc.stopped())
+			return
+		}
 		if g.vc.faults.losing(body) {
 			next.ServeHTTP(nowhere{header: http.Header{}}, r)
 			panic(http.ErrAbortHandler)
@@ -158,7 +161,7 @@ func (vc *VCenter) Calls(method string) int {
 }
 
 // Logins is how often somebody tried to log in, with right or wrong words.
-func (vc *VCenter) Logins() int { return vc.Calls("Login") }
+func (vc *VCenter) Logins() int { return vc.Calls("Login") + vc.Calls("LoginExtensionByCertificate") }
 
 // MigrationCalls is how many MigrateVM_Task and RelocateVM_Task calls each VM has received, the refused ones too.
 func (vc *VCenter) MigrationCalls() map[types.ManagedObjectReference]int {

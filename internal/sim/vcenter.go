@@ -31,6 +31,7 @@ type Config struct {
 	User         string // default administrator@vsphere.local
 	Password     string // default "secret"; login demands both
 	Users        []User // further accounts
+	Extensions   []Extension
 	Listen       string // default 127.0.0.1:0
 
 	Clock    *clock.Clock
@@ -82,7 +83,10 @@ type VCenter struct {
 	addr   string
 	server *http.Server
 	down   chan struct{} // closed when the vCenter stops
-	work   sync.WaitGroup
+
+	tunnelAddr string
+	tunnel     *http.Server // for extensions, nil if there are none
+	work       sync.WaitGroup
 }
 
 // making keeps two vCenters from being made at once: the stock simulator writes to a license that all of a process share, and
@@ -188,13 +192,20 @@ func (vc *VCenter) Restart() error {
 	vc.addr = listener.Addr().String()
 	vc.down = make(chan struct{})
 	vc.server = &http.Server{
-		Handler:           vc.gate.losingAnswers(vc.service.ServeMux),
+		Handler:           vc.gate.faultyAnswers(vc.service.ServeMux),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          discardLog(), // clients that do not trust the certificate, connections cut by Stop
 	}
 	server := vc.server
-	tlsListener := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{vc.cert}, MinVersion: tls.VersionTLS12})
+	tlsListener := tls.NewListener(listener, &tls.Config{
+		Certificates: []tls.Certificate{vc.cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert,
+	})
 	vc.work.Go(func() { _ = server.Serve(tlsListener) })
+	if len(vc.cfg.Extensions) > 0 {
+		if vc.tunnel, err = vc.serveTunnel(); err != nil {
+			return fmt.Errorf("restart vCenter %s: SDK tunnel: %w", vc.cfg.Name, err)
+		}
+	}
 	return nil
 }
 
@@ -207,7 +218,10 @@ func (vc *VCenter) Stop() {
 	}
 	close(vc.down)
 	_ = vc.server.Close()
-	vc.server = nil
+	if vc.tunnel != nil {
+		_ = vc.tunnel.Close()
+	}
+	vc.server, vc.tunnel = nil, nil
 	vc.gate.forgetSessions()
 }
 
