@@ -19,6 +19,7 @@ func id(kind inventory.Kind, ref string) inventory.ID {
 
 func hostID(name string) inventory.ID { return id(inventory.KindHost, name) }
 func vmID(name string) inventory.ID   { return id(inventory.KindVM, name) }
+func dsID(name string) inventory.ID   { return id(inventory.KindDatastore, name) }
 
 var clusterID = id(inventory.KindCluster, "prod")
 
@@ -63,6 +64,18 @@ func (f *testFleet) vm(name, host string, cpuGHz, memoryGiB float64, change ...f
 	}
 	f.delta.VMs = append(f.delta.VMs, v)
 	f.samples[v.ID] = map[inventory.Metric]float64{inventory.VMCPUUsage: cpuGHz * ghz, inventory.VMMemoryUsage: memoryGiB * gib, inventory.VMCPUContention: 0}
+	return f
+}
+
+// tie adds a rule between VMs and hosts.
+func (f *testFleet) tie(r inventory.HostRule) *testFleet {
+	f.delta.Clusters[0].HostRules = append(f.delta.Clusters[0].HostRules, r)
+	return f
+}
+
+// store adds a datastore.
+func (f *testFleet) store(name string, mounts map[inventory.ID]inventory.Mount) *testFleet {
+	f.delta.Datastores = append(f.delta.Datastores, inventory.Datastore{ID: dsID(name), Name: name, Accessible: true, Mounts: mounts})
 	return f
 }
 

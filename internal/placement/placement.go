@@ -56,7 +56,9 @@ const (
 	CodeVMUnreachable = "vm_unreachable" // the platform does not reach the VM
 	CodeAffinity      = "affinity"
 	CodeAntiAffinity  = "anti_affinity"
-	CodeWide          = "wide" // more vCPUs than the host has cores
+	CodeHostRule      = "host_rule" // a rule ties the VM to other hosts, or bars it from this one
+	CodeDatastore     = "datastore" // the host does not reach the VM's files
+	CodeWide          = "wide"      // more vCPUs than the host has cores
 )
 
 // Rating is how well a host suits a VM.

@@ -60,6 +60,8 @@ type candidate struct {
 	VMSpec
 	current inventory.ID // host, zero for a new VM
 	rules   []inventory.Rule
+	ties    []inventory.HostRule
+	stores  []inventory.DatastoreView
 	bars    []Reason // what keeps it from any host
 }
 
@@ -101,6 +103,11 @@ func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
 	case !ok:
 		c.bar(CodeUnknownDemand, "its demand is not known")
 	}
+	for _, id := range vm.Datastores {
+		if ds, ok := l.snap.Datastore(id); ok {
+			c.stores = append(c.stores, ds)
+		}
+	}
 	here, ok := l.snap.Host(vm.Host)
 	if !ok {
 		return c, nil
@@ -112,6 +119,11 @@ func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
 	for _, r := range cluster.Rules {
 		if r.Enabled && slices.Contains(r.VMs, vm.ID) {
 			c.rules = append(c.rules, r)
+		}
+	}
+	for _, r := range cluster.HostRules {
+		if r.Enabled && slices.Contains(r.VMs, vm.ID) {
+			c.ties = append(c.ties, r)
 		}
 	}
 	return c, l.snap.HostsOf(cluster.ID)
@@ -139,6 +151,8 @@ func (l *ledger) rateHost(c *candidate, b *book, ceiling float64) Rating {
 		against(CodeUnknownDemand, fmt.Sprintf("the demand of %s, which is here or on its way, is not known", b.unknown), true)
 	}
 	l.rateRules(c, b, against)
+	c.rateTies(b, against)
+	c.rateStores(b, against)
 	if b.host.Cores > 0 && c.VCPUs > b.host.Cores {
 		against(CodeWide, fmt.Sprintf("%d vCPUs are more than its %d cores", c.VCPUs, b.host.Cores), false)
 	}
@@ -212,6 +226,29 @@ func (l *ledger) breaks(rule inventory.Rule, other inventory.ID, b *book) string
 		}
 	}
 	return ""
+}
+
+// rateTies looks at the rules between hosts and groups that the VM is in.
+func (c *candidate) rateTies(b *book, against func(code, text string, bars bool)) {
+	for _, tie := range c.ties {
+		in := slices.Contains(tie.Hosts, b.host.ID)
+		switch {
+		case tie.Kind == inventory.Affinity && !in:
+			against(CodeHostRule, fmt.Sprintf("rule %q ties it to the hosts of %q, and this is none of them", tie.Name, tie.HostGroup), tie.Mandatory)
+		case tie.Kind == inventory.AntiAffinity && in:
+			against(CodeHostRule, fmt.Sprintf("rule %q keeps it off the hosts of %q, of which this is one", tie.Name, tie.HostGroup), tie.Mandatory)
+		}
+	}
+}
+
+// rateStores bars a host that does not reach the VM's files. Which hosts have a datastore may not be known: then the platform
+// has the last word, as it has on all else.
+func (c *candidate) rateStores(b *book, against func(code, text string, bars bool)) {
+	for _, ds := range c.stores {
+		if runs, known := ds.Runs(b.host.ID); known && !runs {
+			against(CodeDatastore, fmt.Sprintf("it does not reach datastore %s, which holds files of the VM", ds.Name), true)
+		}
+	}
 }
 
 func stars(r Rating, ceiling float64) float64 {

@@ -59,6 +59,29 @@ func TestBars(t *testing.T) {
 	disabled := rule(inventory.AntiAffinity, true)
 	disabled.Enabled = false
 
+	tie := func(kind inventory.RuleKind, mandatory bool, hosts ...string) *testFleet {
+		r := inventory.HostRule{Name: "licence", Kind: kind, Enabled: true, Mandatory: mandatory, HostGroup: "licensed", VMs: []inventory.ID{vmID("web")}}
+		for _, h := range hosts {
+			r.Hosts = append(r.Hosts, hostID(h))
+		}
+		return vm(func(*inventory.VM) {}).tie(r)
+	}
+	idle := tie(inventory.Affinity, true, "esx-1")
+	idle.delta.Clusters[0].HostRules[0].Enabled = false
+	others := tie(inventory.Affinity, true, "esx-1")
+	others.delta.Clusters[0].HostRules[0].VMs = []inventory.ID{vmID("peer")}
+	on := func(names ...string) *testFleet {
+		return vm(func(v *inventory.VM) {
+			for _, n := range names {
+				v.Datastores = append(v.Datastores, dsID(n))
+			}
+		}).store("both", map[inventory.ID]inventory.Mount{hostID("esx-1"): {Accessible: true}, hostID("esx-2"): {Accessible: true}}).
+			store("local", map[inventory.ID]inventory.Mount{hostID("esx-1"): {Accessible: true}}).
+			store("lost", map[inventory.ID]inventory.Mount{hostID("esx-1"): {Accessible: true}, hostID("esx-2"): {}}).
+			store("iso", map[inventory.ID]inventory.Mount{hostID("esx-1"): {Accessible: true}, hostID("esx-2"): {Accessible: true, ReadOnly: true}}).
+			store("unknown", nil)
+	}
+
 	tests := []struct {
 		name  string
 		fleet *testFleet
@@ -89,6 +112,21 @@ func TestBars(t *testing.T) {
 		{"apart, rule disabled", pair(disabled, "esx-2"), "", "", 4},
 		{"must be together", pair(rule(inventory.Affinity, true), "esx-1"), CodeAffinity, `rule "pair" keeps it together with peer, which is elsewhere`, 0},
 		{"should be together", pair(rule(inventory.Affinity, false), "esx-1"), CodeAffinity, "keeps it together", 2.5},
+		{"must run elsewhere", tie(inventory.Affinity, true, "esx-1"), CodeHostRule, `rule "licence" ties it to the hosts of "licensed", and this is none of them`, 0},
+		{"should run elsewhere", tie(inventory.Affinity, false, "esx-1"), CodeHostRule, "ties it", 2.5},
+		{"must run where there is no host", tie(inventory.Affinity, true), CodeHostRule, "ties it", 0},
+		{"must run here or there", tie(inventory.Affinity, true, "esx-1", "esx-2"), "", "", 4},
+		{"must not run here", tie(inventory.AntiAffinity, true, "esx-2"), CodeHostRule, `rule "licence" keeps it off the hosts of "licensed", of which this is one`, 0},
+		{"should not run here", tie(inventory.AntiAffinity, false, "esx-2"), CodeHostRule, "keeps it off", 2.5},
+		{"must not run elsewhere", tie(inventory.AntiAffinity, true, "esx-1"), "", "", 4},
+		{"tied, rule disabled", idle, "", "", 4},
+		{"another is tied", others, "", "", 4},
+		{"shared datastore", on("both"), "", "", 4},
+		{"local datastore", on("both", "local"), CodeDatastore, "it does not reach datastore local, which holds files of the VM", 0},
+		{"datastore lost", on("lost"), CodeDatastore, "datastore lost", 0},
+		{"datastore read-only", on("iso"), CodeDatastore, "datastore iso", 0},
+		{"mounts unknown", on("unknown"), "", "", 4},
+		{"datastore not listed", on("none"), "", "", 4},
 		{"together there", pair(rule(inventory.Affinity, true), "esx-2"), "", "", 4},
 	}
 	for _, tt := range tests {
