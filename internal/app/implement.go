@@ -129,21 +129,19 @@ func (a *App) actByPolicy(ctx context.Context, tips []rules.Tip) {
 
 // actOn says why nothing was done, empty if something was.
 func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
+	past, err := a.acting.engine.Actions(ctx, remediation.Filter{TipID: tip.ID, Since: tip.ActiveAt})
+	if err != nil {
+		return "", err
+	}
+	if wait := notAgain(past, a.clock.Now(), a.settings.Load().config.Remediation.DryRun); wait != "" {
+		return wait, nil
+	}
 	p, err := a.propose(tip)
 	switch {
 	case err != nil:
 		return "", err
 	case p.decision.Verdict != remediation.Automatic:
 		return p.decision.Why, nil
-	}
-	s := a.settings.Load()
-	past, err := a.acting.engine.Actions(ctx, remediation.Filter{TipID: tip.ID, Since: tip.ActiveAt})
-	if err != nil {
-		return "", err
-	}
-	switch wait := notAgain(past, a.clock.Now(), s.config.Remediation.DryRun); {
-	case wait != "":
-		return wait, nil
 	case p.why != "":
 		return p.why, nil
 	case len(p.actions) == 0:
@@ -153,7 +151,7 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 }
 
 // notAgain says why a tip that was acted on in this episode has to wait, empty if it has not. A dry run is made once, and keeps
-// nothing from being done for real once dry runs are over.
+// nothing from being done for real once dry runs are over. What went wrong in a way that nobody understands yet is a person's.
 func notAgain(past []remediation.Action, now time.Time, dry bool) string {
 	for _, act := range past {
 		switch {
@@ -162,6 +160,10 @@ func notAgain(past []remediation.Action, now time.Time, dry bool) string {
 		case act.DryRun && dry:
 			return "the dry run of this tip is done"
 		case act.DryRun:
+		case act.State == remediation.Unknown:
+			return fmt.Sprintf("its action %s is unknown: look where %s is, then say so with protip actions resolve", act.ID, act.VMName)
+		case act.Outcome == remediation.Worse:
+			return "its last remedy made it worse: a person decides"
 		case act.State == remediation.Done && act.Outcome == "":
 			return "the outcome of its last remedy is not known yet"
 		case now.Sub(act.EndedAt) < act.Settle:
@@ -177,8 +179,8 @@ func (a *App) submit(ctx context.Context, tip rules.Tip, actions []remediation.A
 	if err != nil {
 		return err
 	}
-	a.changeTip(ctx, tip.ID, rules.Tip.Begin)
-	return nil
+	_, err = a.changeTip(ctx, tip.ID, rules.Tip.Begin)
+	return err
 }
 
 // changeTip changes one tip by what a person or the engine did. It tells and stores only a change of state.
