@@ -29,6 +29,12 @@ var (
 	ErrDuplicate = errors.New("watched twice")
 )
 
+// Refreshing is a Source that can tell that its credentials are not those any more that were refused: somebody rotated a
+// password. It is asked after ErrCredentials, between two calls of Watch; asking costs a look at a file and sends nothing.
+type Refreshing interface {
+	Refreshed() bool
+}
+
 // Observer hears how a source fares; each method may be called from any goroutine.
 type Observer interface {
 	// Call counts one request to the platform, by its method.

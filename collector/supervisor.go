@@ -25,6 +25,7 @@ type Options struct {
 	MinBackoff    time.Duration // before the second attempt; default 1 s, growing by half with jitter
 	MaxBackoff    time.Duration // default 1 min
 	RefusedAfresh time.Duration // after ErrCredentials and ErrDuplicate; default 5 min
+	RefusedLook   time.Duration // between looks for other credentials meanwhile; default 10 s
 }
 
 // Supervise keeps one source running until ctx is done. Run each source's in a goroutine of its own.
@@ -33,7 +34,8 @@ type Options struct {
 //	          v
 //	Watch -> up -> ends -> Sink.Down -> wait -> Watch ...
 //	                                     |
-//	                                     +-- jittered backoff, or RefusedAfresh if trying soon would do harm
+//	                                     +-- jittered backoff, or RefusedAfresh if trying soon would do harm,
+//	                                         cut short, once in a row, by other credentials than the refused
 //
 // A panic of the source ends its Watch and nothing else. What a source emits after its Watch has ended is dropped.
 func Supervise(ctx context.Context, name string, src Source, sink Sink, opts Options) {
@@ -41,6 +43,7 @@ func Supervise(ctx context.Context, name string, src Source, sink Sink, opts Opt
 	log := opts.Log.With("source", name)
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = opts.MinBackoff, opts.MaxBackoff
+	early := false // this attempt was made before its time, for other credentials
 	for first := true; ; first = false {
 		if !first {
 			opts.Metrics.reconnected(name)
@@ -66,10 +69,34 @@ func Supervise(ctx context.Context, name string, src Source, sink Sink, opts Opt
 		}
 		opts.Metrics.failed(name, kindOf(err))
 		logEnd(log, err, pause)
-		if opts.Clock.Sleep(ctx, pause) != nil {
+		if r, ok := src.(Refreshing); ok && errors.Is(err, ErrCredentials) && !early {
+			early = awaitRefreshed(ctx, r, pause, opts)
+		} else {
+			early = false
+			_ = opts.Clock.Sleep(ctx, pause)
+		}
+		if ctx.Err() != nil {
 			return
 		}
 	}
+}
+
+// awaitRefreshed waits for the pause to end, or for credentials that are others and were so at two looks in a row: who looks
+// once may see a file that is being written.
+func awaitRefreshed(ctx context.Context, r Refreshing, pause time.Duration, opts Options) bool {
+	end := opts.Clock.Now().Add(pause)
+	for seen := 0; seen < 2; {
+		left := end.Sub(opts.Clock.Now())
+		if left <= 0 || opts.Clock.Sleep(ctx, min(left, opts.RefusedLook)) != nil {
+			return false
+		}
+		if r.Refreshed() {
+			seen++
+		} else {
+			seen = 0
+		}
+	}
+	return true
 }
 
 // watch calls Watch once. Its emit is dead when it has returned.
@@ -144,6 +171,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RefusedAfresh <= 0 {
 		o.RefusedAfresh = 5 * time.Minute
+	}
+	if o.RefusedLook <= 0 {
+		o.RefusedLook = 10 * time.Second
 	}
 	return o
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -259,4 +260,45 @@ protip_source_reconnects_total{source="a"} 0
 			t.Error(problems, err)
 		}
 	})
+}
+
+// rotating is a script whose credentials change when the test says so.
+type rotating struct {
+	script
+	refreshed func() bool
+}
+
+func (r *rotating) Refreshed() bool { return r.refreshed() }
+
+// TestOtherCredentialsAreTriedEarlyOnce: within half a minute of being written, and not again early if they are refused too.
+func TestOtherCredentialsAreTriedEarlyOnce(t *testing.T) {
+	tests := []struct {
+		name string
+		from time.Duration // when the credentials on disk are others
+		to   time.Duration // and when they are the refused ones again
+		want []time.Duration
+	}{
+		{"never", time.Hour, time.Hour, []time.Duration{0, 5 * time.Minute, 10 * time.Minute}},
+		{"rotated", time.Minute, time.Hour, []time.Duration{0, 70 * time.Second, 370 * time.Second}},
+		{"half written", time.Minute, time.Minute + 5*time.Second, []time.Duration{0, 5 * time.Minute, 10 * time.Minute}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				src := &rotating{script{steps: repeat(2, fails(collector.ErrCredentials)), began: began}, func() bool {
+					at := time.Since(began)
+					return at >= tt.from && at < tt.to
+				}}
+				clk, log := clock.New(1), slog.New(slog.DiscardHandler)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+				defer cancel()
+				fleet := inventory.NewFleet(inventory.Source{Name: "a", Interval: time.Second})
+				collector.Supervise(ctx, "a", src, collector.FleetSink(fleet, clk, log, nil), collector.Options{Clock: clk, Log: log})
+				if !slices.Equal(src.at, tt.want) {
+					t.Errorf("tried at %v, want %v", src.at, tt.want)
+				}
+			})
+		})
+	}
 }

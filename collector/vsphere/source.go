@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/protip/protip/collector"
@@ -38,9 +39,14 @@ type Source struct {
 	opts   Options
 	totals *totals // of the VMs' networks; they outlive a connection
 	batch  *batchSize
+
+	session atomic.Pointer[platform.Session] // of the last Watch
 }
 
-var _ collector.Source = (*Source)(nil)
+var (
+	_ collector.Source     = (*Source)(nil)
+	_ collector.Refreshing = (*Source)(nil)
+)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Source, error) {
@@ -51,6 +57,7 @@ func New(opts Options) (*Source, error) {
 		opts.PerfBatch = defaultBatch
 	}
 	opts.Session.Observe = opts.Observer.Call
+	opts.Session.Leftovers = new(platform.Leftovers)
 	if _, err := platform.New(opts.Session); err != nil {
 		return nil, fmt.Errorf("source %q: %w", opts.Name, err)
 	}
@@ -65,6 +72,7 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		return err
 	}
 	defer session.Close()
+	s.session.Store(session)
 	var stale *platform.Conn
 	for {
 		conn, err := session.Relogin(ctx, stale)
@@ -84,6 +92,12 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		}
 		return s.mapErr(ctx, err)
 	}
+}
+
+// Refreshed implements collector.Refreshing.
+func (s *Source) Refreshed() bool {
+	session := s.session.Load()
+	return session != nil && session.Refreshed()
 }
 
 // mapErr gives an error its place in the contract.

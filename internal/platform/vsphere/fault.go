@@ -69,7 +69,7 @@ func IsOverload(err error) bool {
 
 // isLoginRefusal reports whether a log-in failed for what was sent, so that sending it again would not help.
 func isLoginRefusal(err error) bool {
-	for _, f := range []types.BaseMethodFault{&types.InvalidLogin{}, &types.PasswordExpired{}, &types.NoPermission{}} {
+	for _, f := range []types.BaseMethodFault{&types.InvalidLogin{}, &types.PasswordExpired{}, &types.NoPermission{}, &types.NoClientCertificate{}} {
 		if err != nil && fault.Is(err, f) {
 			return true
 		}

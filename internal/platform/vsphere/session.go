@@ -10,16 +10,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/version"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/soap"
-	"github.com/vmware/govmomi/vim25/types"
 )
 
 const (
@@ -41,22 +37,15 @@ type Options struct {
 	URL      string // https://vcenter.example.com; /sdk is added. User info in it is ignored.
 	Username string
 	Password func() (string, error) // called at each log-in, so that a rotated password is picked up
-	TLS      promconfig.TLSConfig   // read at each log-in too
-	Timeout  time.Duration          // of each call, beyond what the vCenter is asked to hold it; default 30 s
+	// Extension, if there is one, logs in instead of Username and Password.
+	Extension *Extension
+	TLS       promconfig.TLSConfig // read at each log-in too
+	Timeout   time.Duration        // of each call, beyond what the vCenter is asked to hold it; default 30 s
+
+	Leftovers *Leftovers // of the Sessions before at this vCenter; nil: what could not be logged out is left to the vCenter
 
 	UserAgent string              // default protip/VERSION
 	Observe   func(method string) // hears of each call before it is made, from any goroutine; may be nil
-}
-
-// PasswordFile reads a password from a file, without the line's end.
-func PasswordFile(path string) func() (string, error) {
-	return func() (string, error) {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("password file: %w", err)
-		}
-		return strings.TrimRight(string(b), "\r\n"), nil
-	}
 }
 
 // Session is one log-in at one vCenter, made anew when the vCenter forgot it. Its methods may be called from any goroutine.
@@ -82,9 +71,9 @@ type flight struct {
 }
 
 type refusal struct {
-	password [sha256.Size]byte
-	until    time.Time
-	err      error
+	secret [sha256.Size]byte
+	until  time.Time
+	err    error
 }
 
 // New checks the options. It does not connect: Login and Do do.
@@ -93,7 +82,7 @@ func New(opts Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Username == "" || opts.Password == nil {
+	if opts.Extension == nil && (opts.Username == "" || opts.Password == nil) {
 		return nil, fmt.Errorf("vcenter %s: user name and password are needed", u.Host)
 	}
 	if opts.Timeout <= 0 {
@@ -175,44 +164,46 @@ func (s *Session) fly(f *flight, stale *Conn) {
 func (s *Session) connect() (*Conn, error) {
 	ctx, cancel := context.WithTimeout(s.life, s.opts.Timeout)
 	defer cancel()
-	password, err := s.opts.Password()
+	secret, err := s.opts.secret()
 	if err != nil {
 		return nil, fmt.Errorf("vcenter %s: %w", s.url.Host, err)
 	}
-	sum := sha256.Sum256([]byte(password))
+	sum := sha256.Sum256([]byte(secret))
 	s.mu.Lock()
 	held := s.refused
 	s.mu.Unlock()
-	if held.err != nil && held.password == sum && time.Now().Before(held.until) {
+	if held.err != nil && held.secret == sum && time.Now().Before(held.until) {
 		return nil, held.err
 	}
-	c, err := dial(ctx, s.url, s.opts, password)
+	c, err := dial(ctx, s.url, s.opts, secret)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.login(ctx, s.opts.Username, password); err != nil {
-		c.close()
+	if err := c.login(ctx, secret); err != nil {
 		if errors.Is(err, ErrInvalidLogin) {
 			s.mu.Lock()
-			s.refused = refusal{password: sum, until: time.Now().Add(holdOff), err: err}
+			s.refused = refusal{secret: sum, until: time.Now().Add(holdOff), err: err}
 			s.mu.Unlock()
+		} else if c.soap.SessionCookie() != nil {
+			s.opts.Leftovers.add(c)
 		}
+		c.close()
 		return nil, err
 	}
+	s.opts.Leftovers.logOut(ctx)
 	return c, nil
 }
 
-// login gives the connection a session. A vCenter that refuses it answers with one of several faults.
-func (c *Conn) login(ctx context.Context, username, password string) error {
-	ref := c.ServiceContent.SessionManager
-	if ref == nil {
-		return fmt.Errorf("vcenter %s: has no session manager", c.URL().Host)
+// Refreshed reports whether the last log-in was refused and the next one would send something else.
+func (s *Session) Refreshed() bool {
+	s.mu.Lock()
+	refused := s.refused
+	s.mu.Unlock()
+	if refused.err == nil {
+		return false
 	}
-	_, err := methods.Login(ctx, c, &types.Login{This: *ref, UserName: username, Password: password, Locale: "en_US"})
-	if isLoginRefusal(err) {
-		return fmt.Errorf("vcenter %s: log in as %q: %w", c.URL().Host, username, ErrInvalidLogin)
-	}
-	return err
+	secret, err := s.opts.secret()
+	return err == nil && sha256.Sum256([]byte(secret)) != refused.secret
 }
 
 // Close logs out, with a time-out of its own. Calls still being made on the connection fail; later ones are refused.
@@ -234,8 +225,9 @@ func (s *Session) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), logoutTimeout)
 	defer cancel()
-	// A session that cannot be logged out is one that its vCenter ends by itself.
-	_, _ = methods.Logout(ctx, c, &types.Logout{This: *c.ServiceContent.SessionManager})
+	if !c.logout(ctx) {
+		s.opts.Leftovers.add(c)
+	}
 	c.close()
 }
 
@@ -260,5 +252,6 @@ func newTransport(cfg *promconfig.TLSConfig) (*http.Transport, error) {
 	t.TLSClientConfig = tlsConfig
 	t.ForceAttemptHTTP2 = false
 	t.MaxIdleConnsPerHost = 8
+	t.ReadBufferSize = 64 << 10 // answers are large
 	return t, nil
 }
