@@ -119,6 +119,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 			r.t.Errorf("%v has power %q and connection %q", v.ID, v.Power, v.Connection)
 		}
 	}
+	for i := range d.Datastores {
+		announce(d.Datastores[i].ID, inventory.KindDatastore)
+	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
 	}

@@ -6,13 +6,17 @@ import (
 	"github.com/protip/protip/internal/inventory"
 )
 
-// setClusterConfig reads DRS, HA and rules of a cluster's settings.
+// setClusterConfig reads DRS, HA, rules and groups of a cluster's settings.
 func (t *tree) setClusterConfig(c *inventory.Cluster, val any) {
 	cfg, _ := val.(types.ClusterConfigInfoEx) // zero, so all off, if there is none
 	c.DRS = inventory.DRS{Enabled: isTrue(cfg.DrsConfig.Enabled), Automation: automation(cfg.DrsConfig.DefaultVmBehavior)}
 	c.HA = ha(&cfg.DasConfig)
+	c.Admission = t.admission(cfg.DasConfig.AdmissionControlPolicy)
 	c.Rules = t.rules(cfg.Rule)
+	c.HostRules = t.hostRules(&cfg)
 	c.Overrides = t.overrides(c.DRS, &cfg)
+	c.RestartPriority = restartPriority(cfg.DasConfig.DefaultVmSettings, "")
+	c.RestartPriorities = t.restartPriorities(c.RestartPriority, &cfg)
 }
 
 func ha(das *types.ClusterDasConfigInfo) inventory.HA {
@@ -32,7 +36,85 @@ func ha(das *types.ClusterDasConfigInfo) inventory.HA {
 	return out
 }
 
-// rules are the rules between VMs. Rules between VMs and groups of hosts are not among them.
+// admission is what the policy of HA's admission control keeps free.
+func (t *tree) admission(policy types.BaseClusterDasAdmissionControlPolicy) inventory.Admission {
+	var out inventory.Admission
+	switch p := policy.(type) {
+	case *types.ClusterFailoverLevelAdmissionControlPolicy:
+		if slot, ok := p.SlotPolicy.(*types.ClusterFixedSizeSlotPolicy); ok {
+			out.SlotCPUHertz, out.SlotMemoryBytes = number(slot.Cpu)*1e6, number(slot.Memory)*mebi
+		}
+	case *types.ClusterFailoverResourcesAdmissionControlPolicy:
+		out.ReservedCPU, out.ReservedMemory = number(p.CpuFailoverResourcesPercent)/100, number(p.MemoryFailoverResourcesPercent)/100
+	case *types.ClusterFailoverHostAdmissionControlPolicy:
+		out.Hosts = t.idsOf(p.FailoverHosts, inventory.KindHost)
+	}
+	return out
+}
+
+// restartPriority is the priority that settings name, else the one that stands beside them.
+func restartPriority(settings *types.ClusterDasVmSettings, beside types.DasVmPriority) string {
+	if settings != nil && settings.RestartPriority != "" {
+		return settings.RestartPriority
+	}
+	return string(beside)
+}
+
+// restartPriorities are the VMs that HA restarts sooner or later than the others.
+func (t *tree) restartPriorities(others string, cfg *types.ClusterConfigInfoEx) map[inventory.ID]string {
+	var out map[inventory.ID]string
+	for i := range cfg.DasVmConfig {
+		o := &cfg.DasVmConfig[i]
+		priority := restartPriority(o.DasSettings, o.RestartPriority)
+		id := t.idOf(o.Key)
+		if id.Kind != inventory.KindVM || priority == "" || priority == asCluster || priority == others {
+			continue
+		}
+		if out == nil {
+			out = map[inventory.ID]string{}
+		}
+		out[id] = priority
+	}
+	return out
+}
+
+// asCluster as a VM's restart priority is the cluster's.
+const asCluster = string(types.ClusterDasVmSettingsRestartPriorityClusterRestartPriority)
+
+// hostRules are the rules between groups of VMs and groups of hosts.
+func (t *tree) hostRules(cfg *types.ClusterConfigInfoEx) []inventory.HostRule {
+	vms, hosts := map[string][]inventory.ID{}, map[string][]inventory.ID{}
+	for _, group := range cfg.Group {
+		switch g := group.(type) {
+		case *types.ClusterVmGroup:
+			vms[g.Name] = t.idsOf(g.Vm, inventory.KindVM)
+		case *types.ClusterHostGroup:
+			hosts[g.Name] = t.idsOf(g.Host, inventory.KindHost)
+		}
+	}
+	var out []inventory.HostRule
+	for _, rule := range cfg.Rule {
+		r, ok := rule.(*types.ClusterVmHostRuleInfo)
+		if !ok {
+			continue
+		}
+		for _, tie := range []struct {
+			kind  inventory.RuleKind
+			group string
+		}{{inventory.Affinity, r.AffineHostGroupName}, {inventory.AntiAffinity, r.AntiAffineHostGroupName}} {
+			if tie.group == "" {
+				continue
+			}
+			out = append(out, inventory.HostRule{
+				Name: r.Name, Kind: tie.kind, Enabled: isTrue(r.Enabled), Mandatory: isTrue(r.Mandatory),
+				VMGroup: r.VmGroupName, HostGroup: tie.group, VMs: vms[r.VmGroupName], Hosts: hosts[tie.group],
+			})
+		}
+	}
+	return out
+}
+
+// rules are the rules between VMs.
 func (t *tree) rules(in []types.BaseClusterRuleInfo) []inventory.Rule {
 	var out []inventory.Rule
 	for _, rule := range in {
@@ -47,14 +129,9 @@ func (t *tree) rules(in []types.BaseClusterRuleInfo) []inventory.Rule {
 		default:
 			continue
 		}
-		ids := make([]inventory.ID, 0, len(vms))
-		for _, ref := range vms {
-			if id := t.idOf(ref); id.Kind == inventory.KindVM {
-				ids = append(ids, id)
-			}
-		}
 		out = append(out, inventory.Rule{
-			Name: info.Name, Kind: kind, Enabled: isTrue(info.Enabled), Mandatory: isTrue(info.Mandatory), VMs: ids,
+			Name: info.Name, Kind: kind, Enabled: isTrue(info.Enabled), Mandatory: isTrue(info.Mandatory),
+			VMs: t.idsOf(vms, inventory.KindVM),
 		})
 	}
 	return out

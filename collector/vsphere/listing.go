@@ -23,7 +23,7 @@ const (
 	maxUpdates = 100
 )
 
-// createView makes the vCenter list every cluster, host and VM for this session, wherever in its folders they are.
+// createView makes the vCenter list every cluster, host, VM and datastore for this session, wherever in its folders they are.
 func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectReference, error) {
 	if c.ServiceContent.ViewManager == nil {
 		return types.ManagedObjectReference{}, errors.New("vcenter has no view manager")
@@ -31,7 +31,7 @@ func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectRefer
 	res, err := methods.CreateContainerView(ctx, c, &types.CreateContainerView{
 		This:      *c.ServiceContent.ViewManager,
 		Container: c.ServiceContent.RootFolder,
-		Type:      []string{typeCluster, typeHost, typeVM},
+		Type:      []string{typeCluster, typeHost, typeVM, typeStore},
 		Recursive: true,
 	})
 	if err != nil {
@@ -55,18 +55,19 @@ func viewSpec(view types.ManagedObjectReference, props ...types.PropertySpec) ty
 }
 
 // factSpecs are the properties that are followed.
-func factSpecs() []types.PropertySpec {
+func (f *follower) factSpecs() []types.PropertySpec {
 	return []types.PropertySpec{
-		{Type: typeCluster, PathSet: pathsOf(inventory.KindCluster)},
-		{Type: typeHost, PathSet: pathsOf(inventory.KindHost)},
-		{Type: typeVM, PathSet: pathsOf(inventory.KindVM)},
+		{Type: typeCluster, PathSet: f.pathsOf(inventory.KindCluster)},
+		{Type: typeHost, PathSet: f.pathsOf(inventory.KindHost)},
+		{Type: typeVM, PathSet: f.pathsOf(inventory.KindVM)},
+		{Type: typeStore, PathSet: f.pathsOf(inventory.KindDatastore)},
 	}
 }
 
 // list emits all objects, from Begin to Synced, and returns the version from which changes go on.
 func (f *follower) list(ctx context.Context, view types.ManagedObjectReference) (version string, err error) {
 	_, err = methods.CreateFilter(ctx, f.conn, &types.CreateFilter{
-		This: f.conn.ServiceContent.PropertyCollector, Spec: viewSpec(view, factSpecs()...),
+		This: f.conn.ServiceContent.PropertyCollector, Spec: viewSpec(view, f.factSpecs()...),
 	})
 	if err != nil {
 		return "", err
@@ -206,7 +207,7 @@ func (f *follower) merge(set *types.UpdateSet, u *updates) error {
 // leaving comes by itself.
 func (f *follower) reread(ctx context.Context, u *updates) error {
 	for len(u.reread) > 0 {
-		spec := types.PropertyFilterSpec{PropSet: factSpecs()}
+		spec := types.PropertyFilterSpec{PropSet: f.factSpecs()}
 		for id := range u.reread {
 			spec.ObjectSet = append(spec.ObjectSet, types.ObjectSpec{Obj: refOf(id)})
 		}
@@ -214,7 +215,7 @@ func (f *follower) reread(ctx context.Context, u *updates) error {
 		err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, props platform.Properties) {
 			id := f.tree.idOf(ref)
 			f.tree.add(id)
-			for _, path := range pathsOf(id.Kind) {
+			for _, path := range f.pathsOf(id.Kind) {
 				f.tree.set(id, path, props[path], now)
 			}
 			u.touch(id)
@@ -229,12 +230,18 @@ func (f *follower) reread(ctx context.Context, u *updates) error {
 }
 
 // pathsOf are the properties that are followed of a kind.
-func pathsOf(kind inventory.Kind) []string {
+func (f *follower) pathsOf(kind inventory.Kind) []string {
 	switch kind {
 	case inventory.KindCluster:
 		return slices.Sorted(maps.Keys(clusterPaths))
 	case inventory.KindHost:
 		return slices.Sorted(maps.Keys(hostPaths))
+	case inventory.KindDatastore:
+		return slices.Sorted(maps.Keys(storePaths))
 	}
-	return slices.Sorted(maps.Keys(vmPaths))
+	paths := slices.Sorted(maps.Keys(vmPaths))
+	if len(f.opts.Attributes) == 0 {
+		paths = slices.DeleteFunc(paths, func(path string) bool { return path == customValue })
+	}
+	return paths
 }

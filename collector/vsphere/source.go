@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/protip/protip/collector"
@@ -25,10 +24,12 @@ const (
 
 // Options say which vCenter is watched, and how.
 type Options struct {
-	Name       string           // of the source; part of every object's identity
-	Session    platform.Options // its Observe is set by New
-	Interval   time.Duration    // between samples; default 20 s
-	PerfBatch  int              // VMs per QueryPerf; default 50, at most 256
+	Name       string            // of the source; part of every object's identity
+	Session    platform.Options  // its Observe is set by New
+	Interval   time.Duration     // between samples; default 20 s
+	PerfBatch  int               // VMs per QueryPerf; default 50, at most 256
+	Attributes map[string]string // custom attributes of VMs that are read, and the labels they become; none: none is
+	Categories []string          // of tags that are read; none: none is
 	Clock      *clock.Clock
 	Observer   collector.Observer
 	Identities *collector.Identities // of all sources of the process; nil: a vCenter that is configured twice is not noticed
@@ -39,14 +40,10 @@ type Source struct {
 	opts   Options
 	totals *totals // of the VMs' networks; they outlive a connection
 	batch  *batchSize
-
-	session atomic.Pointer[platform.Session] // of the last Watch
+	slow   *slow // outlives a connection too: what a reconnect does not know yet is not gone
 }
 
-var (
-	_ collector.Source     = (*Source)(nil)
-	_ collector.Refreshing = (*Source)(nil)
-)
+var _ collector.Source = (*Source)(nil)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Source, error) {
@@ -57,11 +54,10 @@ func New(opts Options) (*Source, error) {
 		opts.PerfBatch = defaultBatch
 	}
 	opts.Session.Observe = opts.Observer.Call
-	opts.Session.Leftovers = new(platform.Leftovers)
 	if _, err := platform.New(opts.Session); err != nil {
 		return nil, fmt.Errorf("source %q: %w", opts.Name, err)
 	}
-	return &Source{opts: opts, totals: newTotals(), batch: newBatchSize(min(opts.PerfBatch, maxBatch))}, nil
+	return &Source{opts: opts, totals: newTotals(), batch: newBatchSize(min(opts.PerfBatch, maxBatch)), slow: newSlow(opts.Attributes)}, nil
 }
 
 // Watch implements collector.Source. A session that the vCenter forgot is made anew and everything is listed again; if
@@ -72,7 +68,6 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		return err
 	}
 	defer session.Close()
-	s.session.Store(session)
 	var stale *platform.Conn
 	for {
 		conn, err := session.Relogin(ctx, stale)
@@ -92,12 +87,6 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		}
 		return s.mapErr(ctx, err)
 	}
-}
-
-// Refreshed implements collector.Refreshing.
-func (s *Source) Refreshed() bool {
-	session := s.session.Load()
-	return session != nil && session.Refreshed()
 }
 
 // mapErr gives an error its place in the contract.
@@ -123,7 +112,9 @@ type follower struct {
 }
 
 func newFollower(s *Source, conn *platform.Conn, emit func(inventory.Delta)) *follower {
-	return &follower{Source: s, conn: conn, emit: emit, tree: newTree(s.opts.Name)}
+	f := &follower{Source: s, conn: conn, emit: emit, tree: newTree(s.opts.Name)}
+	f.tree.slow = s.slow
+	return f
 }
 
 // follow lists everything, then emits changes and samples until something ends it. All it started has ended when it returns.
@@ -131,6 +122,11 @@ func (f *follower) follow(ctx context.Context) error {
 	view, err := createView(ctx, f.conn)
 	if err != nil {
 		return err
+	}
+	if err := f.slowCycle(ctx, view); platform.IsNotAuthenticated(err) || ctx.Err() != nil {
+		return err
+	} else if err != nil {
+		f.opts.Observer.Fault("slow", err)
 	}
 	version, err := f.list(ctx, view)
 	if err != nil {
@@ -151,6 +147,10 @@ func (f *follower) follow(ctx context.Context) error {
 	start(func(ctx context.Context) error { return f.changes(ctx, version) })
 	start(func(ctx context.Context) error { return f.sampleUsage(ctx, view) })
 	start(f.samplePerf)
+	start(func(ctx context.Context) error { return f.sampleSlow(ctx, view) })
+	if len(f.opts.Categories) > 0 {
+		start(f.readTags)
+	}
 	wg.Wait()
 	return context.Cause(ctx)
 }

@@ -2,6 +2,7 @@ package vsphere
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ const (
 	typeCluster = "ClusterComputeResource"
 	typeHost    = "HostSystem"
 	typeVM      = "VirtualMachine"
+	typeStore   = "Datastore"
 )
 
 // tree is what is known of a vCenter's objects, by MoRef value.
@@ -23,6 +25,8 @@ type tree struct {
 	clusters map[string]*inventory.Cluster
 	hosts    map[string]*host
 	vms      map[string]*vm
+	stores   map[string]*store
+	slow     *slow
 }
 
 type host struct {
@@ -32,12 +36,21 @@ type host struct {
 
 type vm struct {
 	inventory.VM
-	guestRuns, guestConfigured string    // what the tools report, what the VM was made for
-	moved                      time.Time // when it was seen to change its host, zero if never
+	guestRuns, guestConfigured string                       // what the tools report, what the VM was made for
+	moved                      time.Time                    // when it was seen to change its host, zero if never
+	written                    []types.BaseCustomFieldValue // its custom attributes
+}
+
+type store struct {
+	inventory.Datastore
+	capacity float64
 }
 
 func newTree(source string) *tree {
-	return &tree{source, map[string]*inventory.Cluster{}, map[string]*host{}, map[string]*vm{}}
+	return &tree{
+		source: source, clusters: map[string]*inventory.Cluster{}, hosts: map[string]*host{}, vms: map[string]*vm{},
+		stores: map[string]*store{}, slow: &slow{},
+	}
 }
 
 func (t *tree) id(kind inventory.Kind, ref string) inventory.ID {
@@ -56,13 +69,28 @@ func (t *tree) idOf(ref types.ManagedObjectReference) inventory.ID {
 		return t.id(inventory.KindHost, ref.Value)
 	case typeVM:
 		return t.id(inventory.KindVM, ref.Value)
+	case typeStore:
+		return t.id(inventory.KindDatastore, ref.Value)
 	}
 	return inventory.ID{}
 }
 
+// idsOf are the IDs of those references that are of a kind.
+func (t *tree) idsOf(refs []types.ManagedObjectReference, kind inventory.Kind) []inventory.ID {
+	var ids []inventory.ID
+	for _, ref := range refs {
+		if id := t.idOf(ref); id.Kind == kind {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // refOf is the reverse of idOf.
 func refOf(id inventory.ID) types.ManagedObjectReference {
-	kinds := map[inventory.Kind]string{inventory.KindCluster: typeCluster, inventory.KindHost: typeHost, inventory.KindVM: typeVM}
+	kinds := map[inventory.Kind]string{
+		inventory.KindCluster: typeCluster, inventory.KindHost: typeHost, inventory.KindVM: typeVM, inventory.KindDatastore: typeStore,
+	}
 	return types.ManagedObjectReference{Type: kinds[id.Kind], Value: id.Ref}
 }
 
@@ -75,6 +103,8 @@ func (t *tree) drop(id inventory.ID) {
 		delete(t.hosts, id.Ref)
 	case inventory.KindVM:
 		delete(t.vms, id.Ref)
+	case inventory.KindDatastore:
+		delete(t.stores, id.Ref)
 	}
 }
 
@@ -88,6 +118,8 @@ func (t *tree) add(id inventory.ID) {
 		t.hosts[id.Ref] = &host{Host: inventory.Host{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
 	case id.Kind == inventory.KindVM:
 		t.vms[id.Ref] = &vm{VM: inventory.VM{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
+	case id.Kind == inventory.KindDatastore:
+		t.stores[id.Ref] = &store{Datastore: inventory.Datastore{ID: id}}
 	}
 }
 
@@ -100,6 +132,8 @@ func (t *tree) has(id inventory.ID) bool {
 		return t.hosts[id.Ref] != nil
 	case inventory.KindVM:
 		return t.vms[id.Ref] != nil
+	case inventory.KindDatastore:
+		return t.stores[id.Ref] != nil
 	}
 	return false
 }
@@ -124,6 +158,12 @@ func (t *tree) set(id inventory.ID, path string, val any, now time.Time) bool {
 			set(t, t.hosts[id.Ref], val)
 		}
 		return ok
+	case inventory.KindDatastore:
+		set, ok := storePaths[path]
+		if ok {
+			set(t, t.stores[id.Ref], val)
+		}
+		return ok
 	default:
 		set, ok := vmPaths[path]
 		if ok {
@@ -143,6 +183,7 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 	switch id.Kind {
 	case inventory.KindCluster:
 		if c := t.clusters[id.Ref]; c != nil {
+			c.EVC = t.slow.evc[id.Ref]
 			d.Clusters = append(d.Clusters, *c)
 		}
 	case inventory.KindHost:
@@ -153,7 +194,16 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 	case inventory.KindVM:
 		if v := t.vms[id.Ref]; v != nil {
 			v.GuestOS = cmp.Or(v.guestRuns, v.guestConfigured)
+			v.Annotations, v.Tags = t.slow.annotations(v.written), t.slow.tags[id.Ref]
 			d.VMs = append(d.VMs, v.VM)
+		}
+	case inventory.KindDatastore:
+		if s := t.stores[id.Ref]; s != nil {
+			s.CapacityBytes = 0
+			if s.Accessible { // else what the vCenter says is not to be believed
+				s.CapacityBytes = s.capacity
+			}
+			d.Datastores = append(d.Datastores, s.Datastore)
 		}
 	}
 }
@@ -191,6 +241,8 @@ var (
 		"summary.hardware.numCpuCores":   func(_ *tree, h *host, v any) { h.Cores = int(number(v)) },
 		"summary.hardware.memorySize":    func(_ *tree, h *host, v any) { h.MemoryBytes = number(v) },
 		"summary.config.product.version": func(_ *tree, h *host, v any) { h.Version, _ = v.(string) },
+		"summary.currentEVCModeKey":      func(_ *tree, h *host, v any) { h.EVC, _ = v.(string) },
+		"summary.maxEVCModeKey":          func(_ *tree, h *host, v any) { h.MaxEVC, _ = v.(string) },
 	}
 
 	vmPaths = map[string]func(*tree, *vm, any){
@@ -206,8 +258,22 @@ var (
 		"guest.guestFullName":          func(_ *tree, m *vm, v any) { m.guestRuns, _ = v.(string) },
 		"guest.hostName":               func(_ *tree, m *vm, v any) { m.GuestHostname, _ = v.(string) },
 		"guest.ipAddress":              func(_ *tree, m *vm, v any) { m.GuestIP, _ = v.(string) },
+		"datastore":                    func(t *tree, m *vm, v any) { m.Datastores = t.storesOf(v) },
+		customValue:                    func(_ *tree, m *vm, v any) { m.written = written(v) },
+	}
+
+	storePaths = map[string]func(*tree, *store, any){
+		"name":                    func(_ *tree, s *store, v any) { s.Name = name(v) },
+		"summary.type":            func(_ *tree, s *store, v any) { s.Type, _ = v.(string) },
+		"summary.capacity":        func(_ *tree, s *store, v any) { s.capacity = number(v) },
+		"summary.accessible":      func(_ *tree, s *store, v any) { s.Accessible, _ = v.(bool) },
+		"summary.maintenanceMode": func(_ *tree, s *store, v any) { s.Maintenance = v != nil && v != normalMode },
+		"host":                    func(t *tree, s *store, v any) { s.Mounts = t.mounts(v) },
 	}
 )
+
+// normalMode is the mode of a datastore that is not in maintenance.
+const normalMode = string(types.DatastoreSummaryMaintenanceModeStateNormal)
 
 const (
 	kibi = 1 << 10
@@ -249,6 +315,36 @@ func (t *tree) hostOf(v any) inventory.ID {
 		return t.idOf(ref)
 	}
 	return inventory.ID{}
+}
+
+// storesOf are a VM's datastores, always in one order.
+func (t *tree) storesOf(v any) []inventory.ID {
+	refs, _ := v.(types.ArrayOfManagedObjectReference)
+	ids := t.idsOf(refs.ManagedObjectReference, inventory.KindDatastore)
+	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+	return ids
+}
+
+// mounts are the hosts that have a datastore. None at all is taken for not known: what nobody has nobody would list.
+func (t *tree) mounts(v any) map[inventory.ID]inventory.Mount {
+	list, _ := v.(types.ArrayOfDatastoreHostMount)
+	var out map[inventory.ID]inventory.Mount
+	for i := range list.DatastoreHostMount {
+		m := &list.DatastoreHostMount[i]
+		id := t.idOf(m.Key)
+		if id.Kind != inventory.KindHost {
+			continue
+		}
+		if out == nil {
+			out = map[inventory.ID]inventory.Mount{}
+		}
+		mounted := m.MountInfo.Mounted == nil || *m.MountInfo.Mounted
+		reached := m.MountInfo.Accessible == nil || *m.MountInfo.Accessible // hosts before 5.0 do not say
+		out[id] = inventory.Mount{
+			Accessible: mounted && reached, ReadOnly: m.MountInfo.AccessMode == string(types.HostMountModeReadOnly),
+		}
+	}
+	return out
 }
 
 func hostConnection(v any) inventory.Connection {
