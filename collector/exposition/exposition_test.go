@@ -39,6 +39,10 @@ func hostID(source, ref string) inventory.ID {
 	return inventory.ID{Source: source, Kind: inventory.KindHost, Ref: ref}
 }
 
+func datastoreID(source, ref string) inventory.ID {
+	return inventory.ID{Source: source, Kind: inventory.KindDatastore, Ref: ref}
+}
+
 func clusterID(source, ref string) inventory.ID {
 	return inventory.ID{Source: source, Kind: inventory.KindCluster, Ref: ref}
 }
@@ -52,14 +56,33 @@ func twoSources(t testing.TB) *inventory.Fleet {
 	)
 	apply(t, f, inventory.Delta{
 		Source: "lab", Begin: true, Synced: true,
-		Clusters: []inventory.Cluster{{
-			ID: clusterID("lab", "domain-c1"), Name: "Berlin",
-			DRS: inventory.DRS{Enabled: true, Automation: inventory.AutomationManual}, HA: inventory.HA{Enabled: true},
-		}},
+		Clusters: []inventory.Cluster{
+			{
+				ID: clusterID("lab", "domain-c1"), Name: "Berlin", EVC: "intel-skylake",
+				DRS: inventory.DRS{Enabled: true, Automation: inventory.AutomationManual},
+				HA:  inventory.HA{Enabled: true, AdmissionControl: true, Policy: "percentage", HostFailures: 1},
+				Rules: []inventory.Rule{
+					{Name: "apart", Kind: inventory.AntiAffinity, Enabled: true}, {Name: "off", Kind: inventory.AntiAffinity},
+				},
+				HostRules: []inventory.HostRule{{Name: "licence", Kind: inventory.Affinity, Enabled: true}},
+				Admission: inventory.Admission{ReservedCPU: 0.25, ReservedMemory: 0.3},
+				Overrides: map[inventory.ID]inventory.Automation{vmID("lab", "vm-1"): inventory.AutomationFull},
+			},
+			{
+				ID: clusterID("lab", "domain-c2"), Name: "Bonn", HA: inventory.HA{Enabled: true, Policy: "host_failures", HostFailures: 2},
+				Admission:         inventory.Admission{SlotCPUHertz: 5e8, SlotMemoryBytes: 1 << 30},
+				RestartPriorities: map[inventory.ID]string{vmID("lab", "vm-2"): "disabled"},
+			},
+			{
+				ID: clusterID("lab", "domain-c3"), Name: "Kiel", HA: inventory.HA{Enabled: true, Policy: "dedicated_hosts"},
+				Admission: inventory.Admission{Hosts: []inventory.ID{hostID("lab", "host-1")}},
+			},
+		},
 		Hosts: []inventory.Host{
 			{
 				ID: hostID("lab", "host-1"), Name: "esx1", Cluster: clusterID("lab", "domain-c1"), UUID: "u-1", Connection: inventory.Connected,
 				Power: inventory.PowerOn, Cores: 16, CPUHertz: 16 * 2.4e9, MemoryBytes: 64 << 30, Model: "R740", CPUModel: "Xeon", Version: "8.0.3",
+				EVC: "intel-skylake", MaxEVC: "intel-icelake",
 			},
 			{ID: hostID("lab", "host-2"), Name: "esx2", Connection: inventory.Disconnected, Power: inventory.PowerUnknown, Maintenance: true},
 		},
@@ -67,12 +90,22 @@ func twoSources(t testing.TB) *inventory.Fleet {
 			{
 				ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-1"), Connection: inventory.Connected,
 				Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
+				Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
+				Tags:        []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "web\n"}},
 			},
 			{ID: vmID("lab", "vm-2"), Name: "web", Host: hostID("lab", "host-1"), Connection: inventory.Connected, Power: inventory.PowerOff},
 			{ID: vmID("lab", "vm-3"), Name: "a \"quoted\"\nback\\slash \xff\xfe end", Host: hostID("lab", "host-2"), Connection: inventory.Orphaned, Power: inventory.PowerSuspended},
 			{ID: vmID("lab", "vm-4"), Name: strings.Repeat("äöü€", 20), Host: hostID("lab", "host-9"), Power: inventory.PowerOn, Template: true},
 		},
+		Datastores: []inventory.Datastore{
+			{
+				ID: datastoreID("lab", "datastore-1"), Name: "san", Type: "VMFS", CapacityBytes: 1 << 44, Accessible: true,
+				Mounts: map[inventory.ID]inventory.Mount{hostID("lab", "host-1"): {Accessible: true}, hostID("lab", "host-2"): {}, hostID("lab", "host-9"): {}},
+			},
+			{ID: datastoreID("lab", "datastore-2"), Name: "nfs", Type: "NFS", Maintenance: true},
+		},
 		Samples: []inventory.SampleSet{
+			{ID: datastoreID("lab", "datastore-1"), At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: 1 << 40}}},
 			{ID: vmID("lab", "vm-1"), At: epoch.UnixMilli(), Values: []inventory.Value{
 				{Metric: inventory.VMCPUUsage, Value: 3.1e9},
 				{Metric: inventory.VMCPUContention, Value: 0.0421},
@@ -224,6 +257,8 @@ func TestAMoveChangesOneSeries(t *testing.T) {
 	apply(t, fleet, inventory.Delta{Source: "lab", VMs: []inventory.VM{{
 		ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-2"), Connection: inventory.Connected,
 		Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
+		Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
+		Tags:        []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "web\n"}},
 	}}})
 	after, _ := scrape(t, h)
 	changed := diff(before, after)
@@ -257,8 +292,8 @@ func TestARenamedClusterIsShownAtItsVMs(t *testing.T) {
 	scrape(t, h)
 	apply(t, fleet, inventory.Delta{Source: "lab", Clusters: []inventory.Cluster{{ID: clusterID("lab", "domain-c1"), Name: "Potsdam"}}})
 	body, _ := scrape(t, h)
-	if n := bytes.Count(body, []byte(`virt_cluster="Potsdam"`)); n != 4 { // itself, a host, two VMs
-		t.Errorf("Potsdam in %d series, want 4\n%s", n, body)
+	if n := bytes.Count(body, []byte(`virt_cluster="Potsdam"`)); n != 11 { // its own eight, a host, two VMs
+		t.Errorf("Potsdam in %d series, want 11\n%s", n, body)
 	}
 	if bytes.Contains(body, []byte("Berlin")) {
 		t.Error("the old name is still shown")
@@ -310,10 +345,18 @@ func TestIncrementalEqualsAnew(t *testing.T) {
 
 func randomDelta(rng *rand.Rand) inventory.Delta {
 	vm, host, cluster := vmID("lab", fmt.Sprint("vm-", rng.IntN(12))), hostID("lab", fmt.Sprint("host-", rng.IntN(4))), clusterID("lab", fmt.Sprint("c-", rng.IntN(2)))
+	store := datastoreID("lab", fmt.Sprint("store-", rng.IntN(3)))
 	d := inventory.Delta{Source: "lab"}
-	switch rng.IntN(7) {
+	switch rng.IntN(9) {
+	case 7:
+		d.Datastores = []inventory.Datastore{{
+			ID: store, Name: fmt.Sprint("store", rng.IntN(3)), Accessible: true,
+			Mounts: map[inventory.ID]inventory.Mount{host: {Accessible: rng.IntN(2) == 0}, hostID("lab", "host-1"): {}},
+		}}
+	case 8:
+		d.Samples = []inventory.SampleSet{{ID: store, At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: rng.Float64()}}}}
 	case 0:
-		d.Removed = []inventory.ID{[]inventory.ID{vm, host, cluster}[rng.IntN(3)]}
+		d.Removed = []inventory.ID{[]inventory.ID{vm, host, cluster, store}[rng.IntN(4)]}
 	case 1:
 		d.Clusters = []inventory.Cluster{{ID: cluster, Name: fmt.Sprint("cluster", rng.IntN(3))}}
 	case 2:

@@ -1,6 +1,8 @@
 package exposition
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 
 	"github.com/protip/protip/internal/inventory"
@@ -34,16 +36,24 @@ type row[T any] struct {
 type where struct {
 	host    *inventory.Host
 	cluster *inventory.Cluster
-	vms     int // on a host, without templates
+	vms     int        // on a host, without templates
+	hosts   *hostNames // of the source, for what names several
 }
 
-// family renders one metric of a kind of object: at most one line an object.
+// hostNames are a source's hosts' names; made anew when a host changes.
+type hostNames map[inventory.ID]string
+
+// family renders one metric of a kind of object: at most one line an object, unless each says otherwise.
 type family[T any] struct {
 	Family
 	shows  change
 	value  func(*row[T]) (v float64, ok bool)
 	labels func([]byte, *row[T]) []byte // appends further labels; nil if there are none
+	each   func(*row[T], line)          // instead of both: writes any number of lines
 }
+
+// line writes a line of a family, with further labels as name, value, name, value.
+type line func(v float64, labels ...string)
 
 // Families lists the fleet's metrics in order of exposition.
 func Families() []Family {
@@ -57,18 +67,71 @@ func Families() []Family {
 	for _, f := range vmFamilies() {
 		out = append(out, f.Family)
 	}
+	for _, f := range datastoreFamilies() {
+		out = append(out, f.Family)
+	}
 	return out
 }
 
 func clusterFamilies() []family[inventory.Cluster] {
+	fact := func(name, help string, value func(*inventory.Cluster) (float64, bool)) family[inventory.Cluster] {
+		return family[inventory.Cluster]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.Cluster]) (float64, bool) { return value(r.object) },
+		}
+	}
+	// positive is a number that a policy gives; one that it does not give is zero, and not shown.
+	positive := func(v float64) (float64, bool) { return v, v > 0 }
 	return []family[inventory.Cluster]{
 		info("virt_cluster_info", "A cluster, and what its own balancer and restart are set to.", facts,
 			func(b []byte, r *row[inventory.Cluster]) []byte {
 				c := r.object
 				b = label(b, "drs", strconv.FormatBool(c.DRS.Enabled))
 				b = label(b, "drs_automation", string(c.DRS.Automation))
-				return label(b, "ha", strconv.FormatBool(c.HA.Enabled))
+				b = label(b, "ha", strconv.FormatBool(c.HA.Enabled))
+				b = label(b, "ha_policy", c.HA.Policy)
+				return label(b, "evc", c.EVC)
 			}),
+		fact("virt_cluster_drs_overrides", "VMs that the cluster's own balancer treats otherwise than the others.",
+			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.Overrides)), true }),
+		{
+			Family: Family{"virt_cluster_rules", inventory.Gauge, "Enabled rules on where VMs run, by what they tie or keep apart."},
+			shows:  facts, each: countRules,
+		},
+		fact("virt_cluster_ha_admission_control", "Whether VMs are refused that could not all be restarted after a failure (1) or not (0).",
+			func(c *inventory.Cluster) (float64, bool) { return truth(c.HA.AdmissionControl, true) }),
+		fact("virt_cluster_ha_host_failures", "Hosts whose failure the cluster is set to tolerate.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(float64(c.HA.HostFailures)) }),
+		fact("virt_cluster_ha_reserved_cpu_ratio", "CPU kept free for restarts, over the cluster's.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(c.Admission.ReservedCPU) }),
+		fact("virt_cluster_ha_reserved_memory_ratio", "Memory kept free for restarts, over the cluster's.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(c.Admission.ReservedMemory) }),
+		fact("virt_cluster_ha_slot_cpu_hertz", "CPU of a slot, where its size was set by hand.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(c.Admission.SlotCPUHertz) }),
+		fact("virt_cluster_ha_slot_memory_bytes", "Memory of a slot, where its size was set by hand.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(c.Admission.SlotMemoryBytes) }),
+		fact("virt_cluster_ha_dedicated_hosts", "Hosts that are kept free for restarts.",
+			func(c *inventory.Cluster) (float64, bool) { return positive(float64(len(c.Admission.Hosts))) }),
+		fact("virt_cluster_ha_restart_overrides", "VMs that are restarted sooner or later than the others, or not at all.",
+			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.RestartPriorities)), true }),
+	}
+}
+
+// countRules writes a line for each kind of rule.
+func countRules(r *row[inventory.Cluster], line line) {
+	count := map[string]float64{}
+	for i := range r.object.Rules {
+		if rule := &r.object.Rules[i]; rule.Enabled {
+			count[string(rule.Kind)]++
+		}
+	}
+	for i := range r.object.HostRules {
+		if rule := &r.object.HostRules[i]; rule.Enabled {
+			count["host_"+string(rule.Kind)]++
+		}
+	}
+	for _, kind := range []string{"affinity", "anti_affinity", "host_affinity", "host_anti_affinity"} {
+		line(count[kind], "kind", kind)
 	}
 }
 
@@ -86,7 +149,9 @@ func hostFamilies() []family[inventory.Host] {
 				b = label(b, "uuid", r.object.UUID)
 				b = label(b, "model", r.object.Model)
 				b = label(b, "cpu_model", r.object.CPUModel)
-				return label(b, "version", r.object.Version)
+				b = label(b, "version", r.object.Version)
+				b = label(b, "evc", r.object.EVC)
+				return label(b, "max_evc", r.object.MaxEVC)
 			}),
 		fact("virt_host_connected", "Whether the management server reaches the host (1) or not (0).",
 			func(h *inventory.Host) (float64, bool) {
@@ -142,7 +207,82 @@ func vmFamilies() []family[inventory.VM] {
 			func(vm *inventory.VM) (float64, bool) { return float64(vm.VCPUs), vm.VCPUs > 0 }),
 		fact("virt_vm_memory_capacity_bytes", "Memory configured for the VM.",
 			func(vm *inventory.VM) (float64, bool) { return vm.MemoryBytes, vm.MemoryBytes > 0 }),
+		{
+			Family: Family{"virt_vm_annotation_info", inventory.Gauge, "What a VM's owners wrote down of it, as labels that the configuration names."},
+			shows:  facts,
+			value:  func(r *row[inventory.VM]) (float64, bool) { return 1, len(r.object.Annotations) > 0 },
+			labels: func(b []byte, r *row[inventory.VM]) []byte {
+				for _, a := range r.object.Annotations {
+					b = label(b, a.Name, a.Value)
+				}
+				return b
+			},
+		},
+		{
+			Family: Family{"virt_vm_tag_info", inventory.Gauge, "A tag of the VM, of the categories that the configuration names."},
+			shows:  facts,
+			each: func(r *row[inventory.VM], line line) {
+				for _, tag := range r.object.Tags {
+					line(1, "category", tag.Category, "tag", tag.Name)
+				}
+			},
+		},
 	}, measured[inventory.VM](inventory.KindVM)...)
+}
+
+func datastoreFamilies() []family[inventory.Datastore] {
+	fact := func(name, help string, value func(*inventory.Datastore) (float64, bool)) family[inventory.Datastore] {
+		return family[inventory.Datastore]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.Datastore]) (float64, bool) { return value(r.object) },
+		}
+	}
+	return append([]family[inventory.Datastore]{
+		info("virt_datastore_info", "A datastore and its type.", facts,
+			func(b []byte, r *row[inventory.Datastore]) []byte { return label(b, "type", r.object.Type) }),
+		fact("virt_datastore_accessible", "Whether any host reaches the datastore (1) or not (0).",
+			func(d *inventory.Datastore) (float64, bool) { return truth(d.Accessible, true) }),
+		fact("virt_datastore_maintenance", "Whether the datastore is in maintenance mode, or entering it (1), or not (0).",
+			func(d *inventory.Datastore) (float64, bool) { return truth(d.Maintenance, true) }),
+		fact("virt_datastore_capacity_bytes", "Size of the datastore.",
+			func(d *inventory.Datastore) (float64, bool) { return d.CapacityBytes, d.CapacityBytes > 0 }),
+		fact("virt_datastore_hosts", "Hosts that have the datastore mounted.",
+			func(d *inventory.Datastore) (float64, bool) { return float64(len(d.Mounts)), d.Mounts != nil }),
+		fact("virt_datastore_hosts_accessible", "Hosts that have the datastore mounted and reach it.",
+			func(d *inventory.Datastore) (float64, bool) {
+				n := 0
+				for _, m := range d.Mounts {
+					if m.Accessible {
+						n++
+					}
+				}
+				return float64(n), d.Mounts != nil
+			}),
+		{
+			Family: Family{"virt_datastore_host_inaccessible_info", inventory.Gauge, "A host that has the datastore mounted and does not reach it."},
+			shows:  facts | place,
+			each:   listUnreached,
+		},
+	}, measured[inventory.Datastore](inventory.KindDatastore)...)
+}
+
+// listUnreached writes a line for each host that has the datastore and does not reach it. Lines of all that do would be as
+// many as hosts times datastores.
+func listUnreached(r *row[inventory.Datastore], line line) {
+	var hosts []inventory.ID
+	for host, m := range r.object.Mounts {
+		if !m.Accessible {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.SortFunc(hosts, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+	for _, host := range hosts {
+		name := ""
+		if r.where.hosts != nil {
+			name = (*r.where.hosts)[host]
+		}
+		line(1, "host", name, "host_id", host.Ref)
+	}
 }
 
 // measured are the families of a kind's samples: those that are still true, and only them.
@@ -196,6 +336,10 @@ func hostIdentity(b []byte, source string, h *inventory.Host) []byte {
 
 func vmIdentity(b []byte, source string, vm *inventory.VM) []byte {
 	return identity(b, source, "vm", vm.Name, "vm_id", vm.ID.Ref)
+}
+
+func datastoreIdentity(b []byte, source string, d *inventory.Datastore) []byte {
+	return identity(b, source, "datastore", d.Name, "datastore_id", d.ID.Ref)
 }
 
 func identity(b []byte, source, nameLabel, name, refLabel, ref string) []byte {

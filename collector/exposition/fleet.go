@@ -8,11 +8,12 @@ import (
 
 // fleet is the rendered form of the last snapshot.
 type fleet struct {
-	sources  []Family
-	clusters []family[inventory.Cluster]
-	hosts    []family[inventory.Host]
-	vms      []family[inventory.VM]
-	headers  map[string][2]*block // by family; classic text and OpenMetrics
+	sources    []Family
+	clusters   []family[inventory.Cluster]
+	hosts      []family[inventory.Host]
+	vms        []family[inventory.VM]
+	datastores []family[inventory.Datastore]
+	headers    map[string][2]*block // by family; classic text and OpenMetrics
 
 	order []*source
 	known map[string]*source
@@ -23,17 +24,20 @@ type fleet struct {
 
 // source is one source's rendered objects.
 type source struct {
-	clusters table[inventory.Cluster]
-	hosts    table[inventory.Host]
-	vms      table[inventory.VM]
-	onHost   map[inventory.ID]int // VMs by host, without templates
-	tally    tally
+	clusters   table[inventory.Cluster]
+	hosts      table[inventory.Host]
+	vms        table[inventory.VM]
+	datastores table[inventory.Datastore]
+	onHost     map[inventory.ID]int // VMs by host, without templates
+	names      *hostNames
+	tally      tally
 }
 
 func newFleet() *fleet {
 	f := &fleet{
 		sources: sourceFamilies(), clusters: clusterFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
-		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
+		datastores: datastoreFamilies(),
+		headers:    map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
 	}
 	for _, family := range Families() {
 		f.headers[family.Name] = [2]*block{{raw: header(family, false)}, {raw: header(family, true)}}
@@ -50,9 +54,10 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 		src, ok := f.known[state.Name]
 		if !ok {
 			src = &source{
-				clusters: newTable(state.Name, f.clusters, clusterIdentity),
-				hosts:    newTable(state.Name, f.hosts, hostIdentity),
-				vms:      newTable(state.Name, f.vms, vmIdentity),
+				clusters:   newTable(state.Name, f.clusters, clusterIdentity),
+				hosts:      newTable(state.Name, f.hosts, hostIdentity),
+				vms:        newTable(state.Name, f.vms, vmIdentity),
+				datastores: newTable(state.Name, f.datastores, datastoreIdentity),
 			}
 			f.known[state.Name] = src
 		}
@@ -67,22 +72,31 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 	}
 }
 
-// update renders a source's changed objects. A host's lines show its cluster and count its VMs, a VM's its host and cluster.
+// update renders a source's changed objects. A host's lines show its cluster and count its VMs, a VM's its host and cluster, a
+// datastore's its hosts.
 func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
+	datastores := snap.DatastoreTable(name)
+	hosted := !same(hosts.Facts, s.hosts.last.Facts)
 	moved := !same(vms.Facts, s.vms.last.Facts)
-	placed := moved || !same(hosts.Facts, s.hosts.last.Facts) || !same(clusters.Facts, s.clusters.last.Facts)
+	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts)
 	if moved {
 		s.onHost = countByHost(vms.Facts)
 	}
-	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) {
+	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) ||
+		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) {
 		s.tally = tally{
-			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts),
-			staleHosts: stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
-			staleVMs:   stale(vms, func(vm *inventory.VM) bool { return vm.Power == inventory.PowerOn }),
+			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts), datastores: count(datastores.Facts),
+			staleDatastores: stale(datastores, func(d *inventory.Datastore) bool { return d.Accessible }),
+			staleHosts:      stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
+			staleVMs:        stale(vms, func(vm *inventory.VM) bool { return vm.Power == inventory.PowerOn }),
 		}
 	}
 	s.clusters.update(clusters, nil, f)
+	if hosted || s.names == nil {
+		s.names = namesOf(hosts.Facts)
+	}
+	s.datastores.update(datastores, func(*inventory.Datastore) where { return where{hosts: s.names} }, f)
 	if !placed {
 		s.hosts.update(hosts, nil, f)
 		s.vms.update(vms, nil, f)
@@ -97,6 +111,16 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 		cluster, _ := snap.ClusterOf(vm)
 		return where{host: host.Host, cluster: cluster}
 	}, f)
+}
+
+func namesOf(hosts []*inventory.Host) *hostNames {
+	names := hostNames{}
+	for _, h := range hosts {
+		if h != nil {
+			names[h.ID] = h.Name
+		}
+	}
+	return &names
 }
 
 func countByHost(vms []*inventory.VM) map[inventory.ID]int {
@@ -147,6 +171,12 @@ func (f *fleet) blocks(openMetrics bool) []*block {
 	for i, family := range f.vms {
 		for j, src := range f.order {
 			lines[j] = &src.vms.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.datastores {
+		for j, src := range f.order {
+			lines[j] = &src.datastores.blocks[i]
 		}
 		add(family.Name, lines...)
 	}

@@ -9,14 +9,14 @@ func sourceFamilies() []Family {
 		{"protip_source_synced", inventory.Gauge, "Whether the source has listed everything at least once (1) or not (0): before, nothing is decided by it."},
 		{"protip_source_last_success_timestamp_seconds", inventory.Gauge, "When the source last told anything, in Unix time."},
 		{"protip_source_objects", inventory.Gauge, "Objects known of the source."},
-		{"protip_source_stale_objects", inventory.Gauge, "Powered-on objects of which a sample is older than two intervals and no longer shown."},
+		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs and accessible datastores of which a sample grew too old and is no longer shown."},
 	}
 }
 
 // tally is what a source has, counted again only when it changes.
 type tally struct {
-	clusters, hosts, vms int
-	staleHosts, staleVMs int
+	clusters, hosts, vms, datastores      int
+	staleHosts, staleVMs, staleDatastores int
 }
 
 // appendSources appends one of the sources' families. What a source that was never synced has is not known, and not none.
@@ -47,11 +47,13 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindCluster.String(), float64(has.clusters))
 				line(inventory.KindHost.String(), float64(has.hosts))
 				line(inventory.KindVM.String(), float64(has.vms))
+				line(inventory.KindDatastore.String(), float64(has.datastores))
 			}
 		case "protip_source_stale_objects":
 			if src.Synced {
 				line(inventory.KindHost.String(), float64(has.staleHosts))
 				line(inventory.KindVM.String(), float64(has.staleVMs))
+				line(inventory.KindDatastore.String(), float64(has.staleDatastores))
 			}
 		}
 	}

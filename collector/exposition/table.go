@@ -121,22 +121,36 @@ func (bl *block) appendSlots(b []byte, ends []int, from, to int) ([]byte, []int)
 	return b, ends
 }
 
-// line appends an object's line, if it has a value.
+// line appends an object's line, if it has a value, or its lines.
 func (f *family[T]) line(b []byte, r *row[T]) []byte {
+	if f.each != nil {
+		f.each(r, func(v float64, labels ...string) {
+			b = f.begin(b, r)
+			for i := 0; i+1 < len(labels); i += 2 {
+				b = label(b, labels[i], labels[i+1])
+			}
+			b = end(b, v)
+		})
+		return b
+	}
 	v, ok := f.value(r)
 	if !ok {
 		return b
 	}
-	b = append(b, f.Name...)
-	b = append(b, '{')
-	b = append(b, r.identity...)
+	b = f.begin(b, r)
 	if f.labels != nil {
 		b = f.labels(b, r)
 	}
-	b = append(b, '}', ' ')
-	b = appendNumber(b, v)
-	return append(b, '\n')
+	return end(b, v)
 }
+
+func (f *family[T]) begin(b []byte, r *row[T]) []byte {
+	b = append(b, f.Name...)
+	b = append(b, '{')
+	return append(b, r.identity...)
+}
+
+func end(b []byte, v float64) []byte { return append(appendNumber(append(b, '}', ' '), v), '\n') }
 
 // same reports whether two slices are one: the inventory never writes to a slice that it has published.
 func same[E any](a, b []E) bool {

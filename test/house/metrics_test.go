@@ -37,7 +37,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		}
 	}
 	units := map[string]string{}
-	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
+	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindDatastore} {
 		for _, m := range inventory.MetricsOf(kind) {
 			units[m.String()] = m.Desc().Unit
 		}
@@ -72,7 +72,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 
 // TestUnitsAreInNames holds that a name ends in its base unit.
 func TestUnitsAreInNames(t *testing.T) {
-	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
+	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindDatastore} {
 		for _, m := range inventory.MetricsOf(kind) {
 			want := "_" + m.Desc().Unit
 			if m.Desc().Type == inventory.Counter {
