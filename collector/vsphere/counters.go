@@ -21,7 +21,7 @@ const (
 type totals struct{ byVM map[string]*total }
 
 type total struct {
-	last              time.Time // end of the newest interval that is counted in, by protip's clock
+	last              time.Time // end of the newest interval that is counted in, by protip's clock; zero if none is
 	receive, transmit float64   // bytes
 }
 
@@ -38,6 +38,16 @@ func (t *totals) keep(vms map[string]*vm) {
 
 func (t *totals) drop(vm string) { delete(t.byVM, vm) }
 
+// of is a VM's, which begin with its first sample.
+func (t *totals) of(vm string) *total {
+	known := t.byVM[vm]
+	if known == nil {
+		known = &total{}
+		t.byVM[vm] = known
+	}
+	return known
+}
+
 // asks is what to ask of the VMs that run: the newest sample of one that is new, of others all since the last that is
 // counted in, and one more because a new one may come while the call is made.
 func (t *totals) asks(tree *tree, now time.Time) []ask {
@@ -47,7 +57,7 @@ func (t *totals) asks(tree *tree, now time.Time) []ask {
 			continue
 		}
 		count := 1
-		if known := t.byVM[ref]; known != nil {
+		if known := t.byVM[ref]; known != nil && !known.last.IsZero() {
 			count = 1 + int(now.Sub(known.last)/(realtime*time.Second))
 		}
 		out = append(out, ask{vm: ref, count: min(max(count, 1), maxSamples)})
@@ -56,28 +66,37 @@ func (t *totals) asks(tree *tree, now time.Time) []ask {
 }
 
 // samples makes sample sets of the answers: of each VM that has a new sample, and of the hosts they run on. The caller holds mu.
-func (p *perf) samples(answers []series, skew time.Duration) []inventory.SampleSet {
-	out := make([]inventory.SampleSet, 0, len(answers))
-	waits := contention{byHost: map[inventory.ID]*hostContention{}}
+func (p *perf) samples(answers []*answer, skew time.Duration) []inventory.SampleSet {
+	n := 0
+	for _, a := range answers {
+		n += len(a.series)
+	}
+	out := make([]inventory.SampleSet, 0, n+len(p.tree.hosts))
+	all := make(values, 0, n*counters)
+	waits := newContention(len(p.tree.hosts))
 	now := p.opts.Clock.Now()
-	for i := range answers {
-		s := &answers[i]
-		v := p.tree.vms[s.vm]
-		if v == nil || !p.tree.runs(v) {
-			continue // it left or was switched off while the call was made
-		}
-		fresh := p.fresh(s, skew, now)
-		if len(fresh) == 0 {
-			continue
-		}
-		newest := fresh[len(fresh)-1]
-		set := inventory.SampleSet{ID: v.ID, At: newest.at.UnixMilli(), Values: p.gauges(s, newest.index, v.VCPUs)}
-		p.count(s, fresh, (*values)(&set.Values))
-		if ready, ok := valueOf(set.Values, inventory.VMCPUContention); ok {
-			waits.add(v, ready, newest.at)
-		}
-		if len(set.Values) > 0 {
-			out = append(out, set)
+	var fresh []at
+	for _, a := range answers {
+		for i := range a.series {
+			s := &a.series[i]
+			v := p.tree.vms[s.vm]
+			if v == nil || !p.tree.runs(v) {
+				continue // it left or was switched off while the call was made
+			}
+			known := p.totals.of(s.vm)
+			if fresh = s.fresh(fresh[:0], known.last, skew, now); len(fresh) == 0 {
+				continue
+			}
+			newest, from := fresh[len(fresh)-1], len(all)
+			p.gauges(&all, s, newest.index, v.VCPUs)
+			p.count(&all, s, fresh, known)
+			set := inventory.SampleSet{ID: v.ID, At: newest.at.UnixMilli(), Values: all[from:len(all):len(all)]}
+			if ready, ok := valueOf(values(set.Values), inventory.VMCPUContention); ok {
+				waits.add(v, ready, newest.at)
+			}
+			if len(set.Values) > 0 {
+				out = append(out, set)
+			}
 		}
 	}
 	return append(out, waits.samples(p.tree)...)
@@ -89,33 +108,33 @@ type at struct {
 	at    time.Time
 }
 
-// fresh are the samples of s that are not counted in yet, oldest first. Half an interval of slack keeps one sample, whose time
+// fresh appends the samples of s that are newer than last, oldest first. Half an interval of slack keeps one sample, whose time
 // by protip's clock varies a little with each measurement of the skew, from being taken for two. One from the future is not
 // believed.
-func (p *perf) fresh(s *series, skew time.Duration, now time.Time) []at {
+func (s *series) fresh(out []at, last time.Time, skew time.Duration, now time.Time) []at {
 	const interval = realtime * time.Second
 	after := time.Time{}
-	if known := p.totals.byVM[s.vm]; known != nil {
-		after = known.last.Add(interval / 2)
+	if !last.IsZero() {
+		after = last.Add(interval / 2)
 	}
-	var out []at
 	for i, t := range s.times {
 		if t = t.Add(skew); t.After(after) && t.Before(now.Add(interval)) {
 			out = append(out, at{i, t})
 		}
 	}
-	slices.SortFunc(out, func(a, b at) int { return a.at.Compare(b.at) })
-	return slices.CompactFunc(out, func(a, b at) bool { return a.at.Sub(b.at).Abs() < interval/2 })
+	if len(out) > 1 {
+		slices.SortFunc(out, func(a, b at) int { return a.at.Compare(b.at) })
+		out = slices.CompactFunc(out, func(a, b at) bool { return a.at.Sub(b.at).Abs() < interval/2 })
+	}
+	return out
 }
 
-// gauges are the VM's values of one sample.
-func (p *perf) gauges(s *series, i, vcpus int) values {
-	var v values
-	for _, g := range []struct {
-		counter string
-		metric  inventory.Metric
-		unit    float64
-		limit   float64
+// gauges adds the VM's values of one sample.
+func (p *perf) gauges(v *values, s *series, i, vcpus int) {
+	for _, g := range [...]struct {
+		counter     int
+		metric      inventory.Metric
+		unit, limit float64
 	}{
 		{counterActive, inventory.VMMemoryActive, kibi, absurdBytes},
 		{counterBalloon, inventory.VMMemoryBalloon, kibi, absurdBytes},
@@ -126,59 +145,48 @@ func (p *perf) gauges(s *series, i, vcpus int) values {
 			v.add(g.metric, x*g.unit, g.limit)
 		}
 	}
-	if vcpus > 0 {
-		whole := float64(realtime * 1000 * vcpus) // milliseconds
-		for counter, metric := range map[string]inventory.Metric{
-			counterReady: inventory.VMCPUContention, counterCoStop: inventory.VMCPUCoStop,
-		} {
-			if ms, ok := p.value(s, counter, i); ok && ms/whole <= absurdContention {
-				v.add(metric, min(ms/whole, 1), 1)
-			}
-		}
+	if vcpus <= 0 {
+		return
 	}
-	return v
+	whole := float64(realtime * 1000 * vcpus) // milliseconds
+	if ms, ok := p.value(s, counterReady, i); ok && ms/whole <= absurdContention {
+		v.add(inventory.VMCPUContention, min(ms/whole, 1), 1)
+	}
+	if ms, ok := p.value(s, counterCoStop, i); ok && ms/whole <= absurdContention {
+		v.add(inventory.VMCPUCoStop, min(ms/whole, 1), 1)
+	}
 }
 
 // count counts the fresh samples into the VM's totals, each once, and adds the totals. A VM's first sample begins them.
-func (p *perf) count(s *series, fresh []at, v *values) {
-	t := p.totals.byVM[s.vm]
-	if t == nil {
-		t = &total{}
-		p.totals.byVM[s.vm] = t
-	}
+func (p *perf) count(v *values, s *series, fresh []at, t *total) {
 	t.last = fresh[len(fresh)-1].at
-	for _, n := range []struct {
-		counter string
-		metric  inventory.Metric
-		total   *float64
-	}{
-		{counterReceive, inventory.VMNetworkReceive, &t.receive},
-		{counterTransmit, inventory.VMNetworkTransmit, &t.transmit},
-	} {
-		counted := false
-		for _, f := range fresh {
-			if kbps, ok := p.value(s, n.counter, f.index); ok && kbps <= absurdKBps {
-				*n.total += kbps * kibi * realtime
-				counted = true
-			}
-		}
-		if counted {
-			v.add(n.metric, *n.total, math.MaxFloat64)
-		}
+	if p.grow(&t.receive, s, counterReceive, fresh) {
+		v.add(inventory.VMNetworkReceive, t.receive, math.MaxFloat64)
+	}
+	if p.grow(&t.transmit, s, counterTransmit, fresh) {
+		v.add(inventory.VMNetworkTransmit, t.transmit, math.MaxFloat64)
 	}
 }
 
+// grow adds to a total what a counter of KB/s counted in the fresh samples, and reports whether it had a value in any.
+func (p *perf) grow(total *float64, s *series, counter int, fresh []at) (counted bool) {
+	for _, f := range fresh {
+		if kbps, ok := p.value(s, counter, f.index); ok && kbps <= absurdKBps {
+			*total += kbps * kibi * realtime
+			counted = true
+		}
+	}
+	return counted
+}
+
 // value is a counter's value of one sample, false if it was not answered.
-func (p *perf) value(s *series, counter string, i int) (float64, bool) {
-	id, ok := p.named[counter]
-	if !ok {
+func (p *perf) value(s *series, counter, i int) (float64, bool) {
+	place := p.place[counter]
+	if place < 0 {
 		return 0, false
 	}
-	values := s.values[id]
-	if i >= len(values) || math.IsNaN(values[i]) {
-		return 0, false
-	}
-	return values[i], true
+	x := s.values[place*len(s.times)+i]
+	return x, !math.IsNaN(x)
 }
 
 func valueOf(v values, m inventory.Metric) (float64, bool) {
@@ -192,7 +200,7 @@ func valueOf(v values, m inventory.Metric) (float64, bool) {
 
 // contention gathers that of the VMs by the host they run on, in one cycle: a host's past is that of the VMs it had then.
 type contention struct {
-	byHost map[inventory.ID]*hostContention
+	byHost map[string]*hostContention // by MoRef value
 	newest time.Time
 }
 
@@ -200,6 +208,10 @@ type hostContention struct {
 	weighted, worst float64
 	vcpus           int
 	newest          time.Time
+}
+
+func newContention(hosts int) *contention {
+	return &contention{byHost: make(map[string]*hostContention, hosts)}
 }
 
 // add adds a VM's. One that moved while the sample was made waited on two hosts, and counts for neither.
@@ -210,10 +222,10 @@ func (c *contention) add(v *vm, ratio float64, at time.Time) {
 	if v.moved.After(at.Add(-realtime * time.Second)) {
 		return
 	}
-	h := c.byHost[v.Host]
+	h := c.byHost[v.Host.Ref]
 	if h == nil {
 		h = &hostContention{}
-		c.byHost[v.Host] = h
+		c.byHost[v.Host.Ref] = h
 	}
 	h.weighted += ratio * float64(v.VCPUs)
 	h.worst = max(h.worst, ratio)
@@ -229,28 +241,29 @@ func (c *contention) samples(tree *tree) []inventory.SampleSet {
 	if c.newest.IsZero() {
 		return nil
 	}
-	running := map[inventory.ID]int{}
+	running := make(map[string]int, len(tree.hosts))
 	for _, v := range tree.vms {
 		if v.Power == inventory.PowerOn {
-			running[v.Host] += max(v.VCPUs, 1)
+			running[v.Host.Ref] += max(v.VCPUs, 1)
 		}
 	}
-	var out []inventory.SampleSet
-	for _, h := range tree.hosts {
+	out := make([]inventory.SampleSet, 0, len(tree.hosts))
+	all := make(values, 0, 2*len(tree.hosts))
+	for ref, h := range tree.hosts {
 		if !h.answers() {
 			continue
 		}
 		mean, worst, at := 0.0, 0.0, c.newest
-		if all := running[h.ID]; all > 0 {
-			m := c.byHost[h.ID]
-			if m == nil || 2*m.vcpus < all {
+		if vcpus := running[ref]; vcpus > 0 {
+			m := c.byHost[ref]
+			if m == nil || 2*m.vcpus < vcpus {
 				continue
 			}
 			mean, worst, at = m.weighted/float64(m.vcpus), m.worst, m.newest
 		}
-		out = append(out, inventory.SampleSet{ID: h.ID, At: at.UnixMilli(), Values: []inventory.Value{
-			{Metric: inventory.HostCPUContention, Value: mean}, {Metric: inventory.HostCPUContentionMax, Value: worst},
-		}})
+		from := len(all)
+		all = append(all, inventory.Value{Metric: inventory.HostCPUContention, Value: mean}, inventory.Value{Metric: inventory.HostCPUContentionMax, Value: worst})
+		out = append(out, inventory.SampleSet{ID: h.ID, At: at.UnixMilli(), Values: all[from:len(all):len(all)]})
 	}
 	return out
 }

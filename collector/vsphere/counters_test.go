@@ -37,24 +37,24 @@ func testPerf(vms map[string]vmSpec) *perf {
 		}
 		t.vms[ref] = v
 	}
-	named := map[string]int32{}
-	for i, name := range counterNames {
-		named[name] = int32(100 + i)
-	}
 	src := &Source{opts: Options{Name: "a", Clock: clock.New(1), Interval: 20 * time.Second}, totals: newTotals()}
-	return &perf{follower: &follower{Source: src, tree: t}, named: named}
+	p := &perf{follower: &follower{Source: src, tree: t}}
+	for i := range counters {
+		p.ids, p.place[i] = append(p.ids, int32(100+i)), i
+	}
+	return p
 }
 
 // answer is an answer of samples that end ago before now.
-func (p *perf) answer(vm string, now time.Time, ago []time.Duration, counters map[string][]float64) series {
-	s := series{vm: vm, values: map[int32][]float64{}}
+func (p *perf) answer(vm string, now time.Time, ago []time.Duration, given map[int][]float64) *answer {
+	s := series{vm: vm, values: slices.Repeat([]float64{math.NaN()}, counters*len(ago))}
 	for _, d := range ago {
 		s.times = append(s.times, now.Add(-d))
 	}
-	for name, values := range counters {
-		s.values[p.named[name]] = values
+	for counter, values := range given {
+		copy(s.values[counter*len(ago):], values)
 	}
-	return s
+	return &answer{series: []series{s}, times: s.times}
 }
 
 // text is the samples in words, sorted, without times.
@@ -73,10 +73,10 @@ func TestGauges(t *testing.T) {
 	nan := math.NaN()
 	tests := []struct {
 		name     string
-		counters map[string][]float64
+		counters map[int][]float64
 		want     string
 	}{
-		{"all", map[string][]float64{
+		{"all", map[int][]float64{
 			counterReady: {4000}, counterCoStop: {800}, counterActive: {2048}, counterBalloon: {1024}, counterSwapped: {0},
 			counterLatency: {12}, counterReceive: {100}, counterTransmit: {10},
 		}, `host-1 cpu_contention_max_ratio 0.1
@@ -89,14 +89,14 @@ vm-1 memory_balloon_bytes 1.04858e+06
 vm-1 memory_swapped_bytes 0
 vm-1 network_receive_bytes_total 2.048e+06
 vm-1 network_transmit_bytes_total 204800`},
-		{"missing counters cost only themselves", map[string][]float64{counterReady: {nan}, counterActive: {1}}, `vm-1 memory_active_bytes 1024`},
-		{"nothing", map[string][]float64{}, ``},
-		{"a little above one is one", map[string][]float64{counterReady: {41000}}, `host-1 cpu_contention_max_ratio 1
+		{"missing counters cost only themselves", map[int][]float64{counterReady: {nan}, counterActive: {1}}, `vm-1 memory_active_bytes 1024`},
+		{"nothing", map[int][]float64{}, ``},
+		{"a little above one is one", map[int][]float64{counterReady: {41000}}, `host-1 cpu_contention_max_ratio 1
 host-1 cpu_contention_ratio 1
 vm-1 cpu_contention_ratio 1`},
 		{
 			"absurd values are dropped",
-			map[string][]float64{counterReady: {4e9}, counterActive: {1e16}, counterLatency: {1e9}, counterReceive: {1e12}, counterSwapped: {7}},
+			map[int][]float64{counterReady: {4e9}, counterActive: {1e16}, counterLatency: {1e9}, counterReceive: {1e12}, counterSwapped: {7}},
 			`vm-1 memory_swapped_bytes 7168`,
 		},
 	}
@@ -104,7 +104,7 @@ vm-1 cpu_contention_ratio 1`},
 		t.Run(tt.name, func(t *testing.T) {
 			p := testPerf(map[string]vmSpec{"vm-1": {host: "host-1", vcpus: 2}})
 			now := p.opts.Clock.Now()
-			got := text(p.samples([]series{p.answer("vm-1", now, []time.Duration{5 * time.Second}, tt.counters)}, 0))
+			got := text(p.samples([]*answer{p.answer("vm-1", now, []time.Duration{5 * time.Second}, tt.counters)}, 0))
 			if got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
@@ -136,7 +136,7 @@ func TestTotalsCountEveryIntervalOnce(t *testing.T) {
 	}
 	last := 0.0
 	for _, step := range steps {
-		sets := p.samples([]series{p.answer("vm-1", now, step.ago, map[string][]float64{counterReceive: step.kbps})}, step.jitter)
+		sets := p.samples([]*answer{p.answer("vm-1", now, step.ago, map[int][]float64{counterReceive: step.kbps})}, step.jitter)
 		for _, set := range sets {
 			if v, ok := valueOf(set.Values, inventory.VMNetworkReceive); ok {
 				last = v
@@ -172,7 +172,7 @@ func TestAsksForWhatWasMissed(t *testing.T) {
 func TestHostContention(t *testing.T) {
 	now := time.Now()
 	ago := []time.Duration{5 * time.Second}
-	ready := func(ms float64) map[string][]float64 { return map[string][]float64{counterReady: {ms}} }
+	ready := func(ms float64) map[int][]float64 { return map[int][]float64{counterReady: {ms}} }
 	vms := map[string]vmSpec{
 		"big": {host: "host-1", vcpus: 6}, "small": {host: "host-1", vcpus: 2},
 		"moved": {host: "host-2", vcpus: 8, moved: now.Add(-8 * time.Second)}, "settled": {host: "host-2", vcpus: 8, moved: now.Add(-time.Minute)},
@@ -181,7 +181,7 @@ func TestHostContention(t *testing.T) {
 	}
 	p := testPerf(vms)
 	p.tree.hosts["host-5"] = &host{Host: inventory.Host{ID: p.tree.id(inventory.KindHost, "host-5"), Connection: inventory.Disconnected, Power: inventory.PowerOn}}
-	var answers []series
+	var answers []*answer
 	for vm, ms := range map[string]float64{"big": 12000, "small": 8000, "moved": 160000, "settled": 1600, "measured": 2000, "off": 4000} {
 		answers = append(answers, p.answer(vm, now, ago, ready(ms)))
 	}
@@ -213,7 +213,7 @@ host-4 cpu_contention_ratio 0`
 func TestSkewCorrectsTimes(t *testing.T) {
 	p := testPerf(map[string]vmSpec{"vm-1": {host: "host-1", vcpus: 1}})
 	theirs := p.opts.Clock.Now().Add(-time.Hour) // the vCenter's clock is an hour behind
-	sets := p.samples([]series{p.answer("vm-1", theirs, []time.Duration{7 * time.Second}, map[string][]float64{counterActive: {1}})}, time.Hour)
+	sets := p.samples([]*answer{p.answer("vm-1", theirs, []time.Duration{7 * time.Second}, map[int][]float64{counterActive: {1}})}, time.Hour)
 	if len(sets) != 1 {
 		t.Fatalf("%d sets", len(sets))
 	}
@@ -289,20 +289,24 @@ func TestUsage(t *testing.T) {
 	ref := func(kind, value string) types.ManagedObjectReference {
 		return types.ManagedObjectReference{Type: kind, Value: value}
 	}
-	stats := map[types.ManagedObjectReference]map[string]any{
-		ref(typeVM, "on"):       {statCPU: int32(1500), statVMMem: int32(1024), statVMUp: int32(60)},
-		ref(typeVM, "off"):      {statCPU: int32(0), statVMMem: int32(0)},
-		ref(typeVM, "away"):     {statCPU: int32(700)}, // frozen figures of a host out of reach
-		ref(typeVM, "unknown"):  {statCPU: int32(700)},
-		ref(typeHost, "host-1"): {statCPU: int32(5000), statHostMem: int32(2048), statHostUp: int32(-1)},
-		ref(typeHost, "host-2"): {statCPU: int32(5000)},
+	type leaf = platform.Int
+	n := func(n int32) leaf { return leaf{N: n, OK: true} }
+	none := leaf{}
+	stats := map[types.ManagedObjectReference][]leaf{ // CPU, VM memory, VM uptime, host memory, host uptime
+		ref(typeVM, "on"):       {n(1500), n(1024), n(60), none, none},
+		ref(typeVM, "off"):      {n(0), n(0), none, none, none},
+		ref(typeVM, "away"):     {n(700), none, none, none, none}, // frozen figures of a host out of reach
+		ref(typeVM, "unknown"):  {n(700), none, none, none, none},
+		ref(typeHost, "host-1"): {n(5000), none, none, n(2048), n(-1)},
+		ref(typeHost, "host-2"): {n(5000), none, none, none, none},
+		ref("Folder", "on"):     {n(9), n(9), n(9), none, none},
 	}
 	run := func() string {
-		in := map[types.ManagedObjectReference]platform.Properties{}
-		for k, v := range stats {
-			in[k] = v
+		q := newQuickStats(1)
+		for ref, values := range stats {
+			q.add([]byte(ref.Type), []byte(ref.Value), values)
 		}
-		return text(p.tree.usage(in, time.Now()))
+		return text(p.tree.usage(q, time.Now()))
 	}
 	want := `host-1 cpu_usage_hertz 5e+09
 host-1 cpu_usage_ratio 0.5
@@ -315,8 +319,8 @@ on uptime_seconds 60`
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	// Poison, and a capacity that is not known.
-	stats[ref(typeHost, "host-1")] = map[string]any{statCPU: int32(21000), statHostMem: "many"}
-	stats[ref(typeVM, "on")] = map[string]any{statCPU: int32(-1), statVMMem: int32(5)}
+	stats[ref(typeHost, "host-1")] = []leaf{n(21000), none, none, none, none}
+	stats[ref(typeVM, "on")] = []leaf{n(-1), n(5), none, none, none}
 	p.tree.hosts["host-2"].Connection = inventory.Connected
 	want = `away cpu_usage_hertz 7e+08
 host-2 cpu_usage_hertz 5e+09

@@ -162,7 +162,11 @@ func TestQueryPerfAsksForLess(t *testing.T) {
 			}
 			before := vc.Calls("QueryPerf")
 			asks := p.totals.asks(p.tree, f.opts.Clock.Now())
-			answers, err := p.query(context.Background(), asks)
+			called, err := p.query(context.Background(), asks)
+			var answers []series
+			for _, a := range called {
+				answers = append(answers, a.series...)
+			}
 			if (err != nil) != tt.err || len(answers) != tt.want || p.batch.size() != tt.batch {
 				t.Errorf("%d answers, batch %d, err %v; want %d, %d, %v", len(answers), p.batch.size(), err, tt.want, tt.batch, tt.err)
 			}

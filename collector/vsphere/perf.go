@@ -29,29 +29,38 @@ const (
 	regrow = 30
 )
 
-// The counters that are sampled, by group.name.rollup. Their ids differ from vCenter to vCenter.
+// The counters that are sampled.
 const (
-	counterReady    = "cpu.ready.summation"
-	counterCoStop   = "cpu.costop.summation"
-	counterActive   = "mem.active.average"
-	counterBalloon  = "mem.vmmemctl.average"
-	counterSwapped  = "mem.swapped.average"
-	counterLatency  = "disk.maxTotalLatency.latest"
-	counterReceive  = "net.received.average"
-	counterTransmit = "net.transmitted.average"
+	counterReady = iota
+	counterCoStop
+	counterActive
+	counterBalloon
+	counterSwapped
+	counterLatency
+	counterReceive
+	counterTransmit
+	counters
 )
 
-var counterNames = []string{
-	counterReady, counterCoStop, counterActive, counterBalloon, counterSwapped, counterLatency, counterReceive, counterTransmit,
+// counterNames are their names: group.name.rollup. Their ids differ from vCenter to vCenter.
+var counterNames = [counters]string{
+	counterReady:    "cpu.ready.summation",
+	counterCoStop:   "cpu.costop.summation",
+	counterActive:   "mem.active.average",
+	counterBalloon:  "mem.vmmemctl.average",
+	counterSwapped:  "mem.swapped.average",
+	counterLatency:  "disk.maxTotalLatency.latest",
+	counterReceive:  "net.received.average",
+	counterTransmit: "net.transmitted.average",
 }
 
 // perf is what one connection knows of the vCenter's counters.
 type perf struct {
 	*follower
-	ids   []int32          // of the counters the vCenter has
-	named map[string]int32 // by name
-	limit int              // config.vpxd.stats.maxQueryMetrics, 0 if there is none
-	phase time.Duration    // after a multiple of the interval, when samples are asked for
+	ids   []int32       // of the counters the vCenter has, in the order that is asked; nil before resolve
+	place [counters]int // of each counter in ids, -1 if the vCenter does not have it
+	limit int           // config.vpxd.stats.maxQueryMetrics, 0 if there is none
+	phase time.Duration // after a multiple of the interval, when samples are asked for
 }
 
 // samplePerf asks for counters at each interval, just after the vCenter's hosts have made new ones.
@@ -62,7 +71,7 @@ func (f *follower) samplePerf(ctx context.Context) error {
 		return untilNextSample(started.Add(-skew), f.opts.Interval, p.phase)
 	}
 	return f.each(ctx, "perf", next, func(ctx context.Context) (err error) {
-		if p.named == nil {
+		if p.ids == nil {
 			if err := p.resolve(ctx); err != nil {
 				return err
 			}
@@ -102,22 +111,26 @@ func (p *perf) resolve(ctx context.Context) error {
 		return err
 	}
 	infos, _ := platform.Get[types.ArrayOfPerfCounterInfo](props, "perfCounter")
-	named := map[string]int32{}
+	var ids []int32
+	var place [counters]int
+	for i := range place {
+		place[i] = -1
+	}
 	for i := range infos.PerfCounterInfo {
 		c := &infos.PerfCounterInfo[i]
 		if c.GroupInfo == nil || c.NameInfo == nil {
 			continue
 		}
 		name := c.GroupInfo.GetElementDescription().Key + "." + c.NameInfo.GetElementDescription().Key + "." + string(c.RollupType)
-		if _, twice := named[name]; !twice && slices.Contains(counterNames, name) {
-			named[name] = c.Key
-			p.ids = append(p.ids, c.Key)
+		if n := slices.Index(counterNames[:], name); n >= 0 && place[n] < 0 {
+			place[n] = len(ids)
+			ids = append(ids, c.Key)
 		}
 	}
-	if len(named) == 0 {
+	if len(ids) == 0 {
 		return errors.New("vcenter has none of the counters that are sampled")
 	}
-	p.named, p.limit = named, p.maxQueryMetrics(ctx)
+	p.ids, p.place, p.limit = ids, place, p.maxQueryMetrics(ctx)
 	return nil
 }
 
@@ -148,6 +161,11 @@ func (p *perf) cycle(ctx context.Context, skew time.Duration) error {
 	asks := p.totals.asks(p.tree, start)
 	p.mu.Unlock()
 	answers, err := p.query(ctx, asks)
+	defer func() {
+		for _, a := range answers {
+			a.release()
+		}
+	}()
 	if ctx.Err() != nil || platform.IsNotAuthenticated(err) {
 		return err
 	}
@@ -164,10 +182,10 @@ func (p *perf) cycle(ctx context.Context, skew time.Duration) error {
 }
 
 // newestOf is the vCenter's time of the newest sample, zero if there is none.
-func newestOf(answers []series) time.Time {
+func newestOf(answers []*answer) time.Time {
 	var newest time.Time
-	for i := range answers {
-		for _, t := range answers[i].times {
+	for _, a := range answers {
+		for _, t := range a.times {
 			if t.After(newest) {
 				newest = t
 			}
@@ -177,7 +195,7 @@ func newestOf(answers []series) time.Time {
 }
 
 // query asks in batches. It returns what was answered, and the first error that cost samples.
-func (p *perf) query(ctx context.Context, asks []ask) ([]series, error) {
+func (p *perf) query(ctx context.Context, asks []ask) ([]*answer, error) {
 	// A vCenter that takes the full time for each of 200 calls must not hold up the cycle for an hour.
 	ctx, cancel := context.WithTimeout(ctx, max(p.opts.Clock.Real(2*p.opts.Interval), time.Minute))
 	defer cancel()
@@ -203,7 +221,7 @@ func (p *perf) query(ctx context.Context, asks []ask) ([]series, error) {
 type perfQuery struct {
 	*perf
 	mu       sync.Mutex
-	answers  []series
+	answers  []*answer
 	good     int
 	failed   int // calls
 	lost     int // VMs
@@ -227,9 +245,9 @@ func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
 	if len(asks) == 0 || !q.worthwhile(asks) {
 		return nil
 	}
-	answers, err := queryPerf(ctx, q.conn, q.ids, asks)
+	answer, err := queryPerf(ctx, q.conn, q.ids, asks)
 	if err == nil {
-		q.gain(answers)
+		q.gain(answer)
 		return nil
 	}
 	if platform.IsNotAuthenticated(err) || errors.Is(err, context.Canceled) {
@@ -280,11 +298,11 @@ func (q *perfQuery) overloaded(n int, err error) {
 	}
 }
 
-func (q *perfQuery) gain(answers []series) {
+func (q *perfQuery) gain(a *answer) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.good++
-	q.answers = append(q.answers, answers...)
+	q.answers = append(q.answers, a)
 }
 
 // again reports whether a call that failed may be made again for less.

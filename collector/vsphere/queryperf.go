@@ -1,14 +1,14 @@
 package vsphere
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"math"
+	"slices"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
-
-	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/types"
 
 	platform "github.com/protip/protip/internal/platform/vsphere"
 )
@@ -25,92 +25,298 @@ type ask struct {
 	count int
 }
 
-// series are one VM's answered samples. Values of a counter stand beside Times; one that is missing is NaN.
+// series are one VM's answered samples.
 type series struct {
-	vm     string
-	times  []time.Time // the vCenter's, each the end of an interval; in whatever order they came
-	values map[int32][]float64
+	vm    string
+	times []time.Time // the vCenter's, each the end of an interval; in whatever order they came
+	// values of the n-th counter that was asked for are len(times) from n*len(times) on; one that is missing is NaN.
+	values []float64
 }
 
-// queryPerf asks for counters of VMs in one call.
-func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []ask) ([]series, error) {
-	metrics := make([]types.PerfMetricId, len(counters))
-	for i, id := range counters {
-		metrics[i] = types.PerfMetricId{CounterId: id, Instance: ""} // the VM as a whole
-	}
-	req := types.QueryPerf{This: *c.ServiceContent.PerfManager, QuerySpec: make([]types.PerfQuerySpec, len(asks))}
-	for i, a := range asks {
-		req.QuerySpec[i] = types.PerfQuerySpec{
-			Entity:     types.ManagedObjectReference{Type: typeVM, Value: a.vm},
-			MaxSample:  int32(min(a.count, maxSamples)),
-			MetricId:   metrics,
-			IntervalId: realtime,
-			Format:     string(types.PerfFormatCsv),
-		}
-	}
-	res, err := methods.QueryPerf(ctx, c, &req)
+// answer is what one call was answered. Its storage is used again: nothing of it may be kept after release.
+type answer struct {
+	series []series
+	times  []time.Time
+	values []float64
+}
+
+var answers = sync.Pool{New: func() any { return new(answer) }}
+
+func (a *answer) release() {
+	a.series, a.times, a.values = a.series[:0], a.times[:0], a.values[:0]
+	answers.Put(a)
+}
+
+// queryPerf asks for counters of VMs in one call. The caller releases the answer.
+func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []ask) (*answer, error) {
+	body := perfRequest(c.ServiceContent.PerfManager.Value, counters, asks)
+	a := answers.Get().(*answer)
+	err := c.Call(ctx, "QueryPerf", body, func(s *platform.Scanner) error { return a.read(s, counters, asks) })
 	if err != nil {
+		a.release()
 		return nil, err
 	}
-	out := make([]series, 0, len(res.Returnval))
-	for _, r := range res.Returnval {
-		if csv, ok := r.(*types.PerfEntityMetricCSV); ok && csv.Entity.Type == typeVM {
-			out = append(out, readSeries(csv))
-		}
-	}
-	return out, nil
+	return a, nil
 }
 
-// readSeries reads one VM's answer. A counter whose values do not stand one by one beside the times is left out.
-func readSeries(csv *types.PerfEntityMetricCSV) series {
-	s := series{vm: csv.Entity.Value, times: readTimes(csv.SampleInfoCSV), values: map[int32][]float64{}}
-	for i := range csv.Value {
-		v := &csv.Value[i]
-		if v.Id.Instance != "" {
+// perfRequest asks for each counter of the VM as a whole (instance ""), as CSV.
+func perfRequest(manager string, counters []int32, asks []ask) []byte {
+	var rest []byte
+	rest = append(rest, "</maxSample>"...)
+	for _, id := range counters {
+		rest = append(rest, "<metricId><counterId>"...)
+		rest = strconv.AppendInt(rest, int64(id), 10)
+		rest = append(rest, "</counterId><instance></instance></metricId>"...)
+	}
+	rest = append(rest, "<intervalId>"...)
+	rest = strconv.AppendInt(rest, realtime, 10)
+	rest = append(rest, "</intervalId><format>csv</format></querySpec>"...)
+
+	b := make([]byte, 0, 128+len(asks)*(len(rest)+96))
+	b = append(b, `<QueryPerf xmlns="urn:vim25"><_this type="PerformanceManager">`...)
+	b = platform.AppendText(b, manager)
+	b = append(b, "</_this>"...)
+	for _, a := range asks {
+		b = append(b, `<querySpec><entity type="VirtualMachine">`...)
+		b = platform.AppendText(b, a.vm)
+		b = append(b, "</entity><maxSample>"...)
+		b = strconv.AppendInt(b, int64(min(a.count, maxSamples)), 10)
+		b = append(b, rest...)
+	}
+	return append(b, "</QueryPerf>"...)
+}
+
+// read reads a QueryPerfResponse. What is not of a VM that was asked for, or not in CSV, is passed over.
+func (a *answer) read(s *platform.Scanner, counters []int32, asks []ask) error {
+	r := perfReader{Scanner: s, answer: a, counters: counters, asks: asks, seen: make([]bool, len(counters))}
+	for s.Child() { // returnval
+		if string(s.Type()) != "PerfEntityMetricCSV" {
+			s.Skip()
 			continue
 		}
-		if values := readValues(v.Value); len(values) == len(s.times) {
-			s.values[v.Id.CounterId] = values
+		if err := r.entity(); err != nil {
+			return err
 		}
 	}
-	return s
+	return s.Err()
 }
 
-// readTimes reads "20,2026-03-01T10:00:20Z,20,2026-03-01T10:00:40Z": interval and time of each sample. It is nil if one is
-// not of the interval that was asked for or cannot be read: values could then not be told apart.
-func readTimes(csv string) []time.Time {
-	var out []time.Time
-	for rest := csv; rest != ""; {
-		var interval, at string
-		interval, rest, _ = strings.Cut(rest, ",")
-		at, rest, _ = strings.Cut(rest, ",")
-		t, err := time.Parse(time.RFC3339, at)
-		if err != nil || interval != strconv.Itoa(realtime) || len(out) == maxSamples {
-			return nil
-		}
-		out = append(out, t)
-	}
-	return out
+// perfReader reads the answer to asks for counters.
+type perfReader struct {
+	*platform.Scanner
+	*answer
+	counters []int32
+	asks     []ask
+
+	vm    int            // in asks, of the last entity: the next one is mostly the next
+	byRef map[string]int // of asks, made for an answer in another order
+	info  []byte         // sampleInfoCSV of the last entity: mostly they are all the same
+	at    []time.Time    // of it
+	guess int            // in counters: they mostly come in the order that was asked
+	seen  []bool         // which of the counters the entity has
 }
 
-// readValues reads "12,,-1,7". An empty value, and a negative one (the vCenter's -1), is one it does not have.
-func readValues(csv string) []float64 {
-	if csv == "" {
-		return nil
-	}
-	out := make([]float64, 0, min(1+strings.Count(csv, ","), maxSamples))
-	for more := true; more; {
-		var field string
-		field, csv, more = strings.Cut(csv, ",")
-		n, err := strconv.ParseInt(strings.TrimSpace(field), 10, 64)
-		x := float64(n)
-		if err != nil || n < 0 {
-			x = math.NaN()
+var errOrder = errors.New("answer has the times of samples twice, or behind their values")
+
+// entity reads the samples of one VM.
+func (r *perfReader) entity() error {
+	vm, first, timed := -1, len(r.values), false
+	clear(r.seen)
+	r.guess = 0
+	for r.Child() {
+		switch string(r.Name()) {
+		case "entity":
+			if string(r.Attr("type")) == typeVM {
+				vm = r.find(r.Text())
+			} else {
+				r.Skip()
+			}
+		case "sampleInfoCSV":
+			if timed {
+				return errOrder
+			}
+			timed = true
+			r.setTimes(r.Text())
+		case "value":
+			if !timed {
+				timed = true
+				r.setTimes(nil)
+			}
+			if err := r.counter(r.values[first:]); err != nil {
+				return err
+			}
+		default:
+			r.Skip()
 		}
-		if len(out) == maxSamples {
-			return nil
-		}
-		out = append(out, x)
 	}
-	return out
+	if !timed {
+		r.setTimes(nil)
+	}
+	if vm < 0 {
+		r.values = r.values[:first]
+		return r.Err()
+	}
+	if len(r.series) == len(r.asks) {
+		return errors.New("answer has more VMs than were asked for")
+	}
+	r.series = append(r.series, series{vm: r.asks[vm].vm, times: r.at, values: r.values[first:len(r.values):len(r.values)]})
+	return r.Err()
+}
+
+// find is the place of a VM in asks, -1 if it was not asked for.
+func (r *perfReader) find(ref []byte) int {
+	if next := r.vm; next < len(r.asks) && r.asks[next].vm == string(ref) {
+		r.vm++
+		return next
+	}
+	if r.byRef == nil {
+		r.byRef = make(map[string]int, len(r.asks))
+		for i := range r.asks {
+			r.byRef[r.asks[i].vm] = i
+		}
+	}
+	i, ok := r.byRef[string(ref)]
+	if !ok {
+		return -1
+	}
+	r.vm = i + 1
+	return i
+}
+
+// setTimes reads the entity's times and makes room for its values, all of which are missing so far.
+func (r *perfReader) setTimes(csv []byte) {
+	if len(csv) == 0 {
+		r.at = nil
+	} else if !bytes.Equal(csv, r.info) {
+		from := len(r.times)
+		r.times = appendTimes(r.times, csv)
+		r.at = r.times[from:len(r.times):len(r.times)]
+	}
+	r.info = append(r.info[:0], csv...)
+	for range len(r.at) * len(r.counters) {
+		r.values = append(r.values, math.NaN())
+	}
+}
+
+// counter reads the values of one counter into its entity's. One that was not asked for, is of a part of the VM, or has not one
+// value for each time is left out.
+func (r *perfReader) counter(values []float64) error {
+	n, named, read := -1, false, false
+	for r.Child() {
+		switch string(r.Name()) {
+		case "id":
+			if named || read {
+				return errors.New("answer has a counter's id twice, or behind its values")
+			}
+			named = true
+			var err error
+			if n, err = r.counterID(); err != nil {
+				return err
+			}
+		case "value":
+			text := r.Text()
+			if !named || read {
+				return errors.New("answer has values of no counter, or of one twice")
+			}
+			read = true
+			if n < 0 {
+				continue
+			}
+			if r.seen[n] {
+				return errors.New("answer has a counter twice")
+			}
+			r.seen[n] = true
+			readValues(values[n*len(r.at):(n+1)*len(r.at)], text)
+		default:
+			r.Skip()
+		}
+	}
+	return r.Err()
+}
+
+// counterID reads a PerfMetricId: the counter's place in counters, -1 if it was not asked for or is of a part of the VM.
+func (r *perfReader) counterID() (int, error) {
+	n, named, whole := -1, false, true
+	for r.Child() {
+		switch string(r.Name()) {
+		case "counterId":
+			id, err := strconv.ParseInt(string(bytes.TrimSpace(r.Text())), 10, 32)
+			if err != nil || named {
+				return -1, errors.New("answer has a counter whose id cannot be read")
+			}
+			n, named = r.place(int32(id)), true
+		case "instance":
+			whole = whole && len(r.Text()) == 0
+		default:
+			r.Skip()
+		}
+	}
+	if !named && r.Err() == nil {
+		return -1, errors.New("answer has a counter without an id")
+	}
+	if !whole {
+		n = -1
+	}
+	return n, r.Err()
+}
+
+func (r *perfReader) place(id int32) int {
+	n := r.guess
+	if n >= len(r.counters) || r.counters[n] != id {
+		if n = slices.Index(r.counters, id); n < 0 {
+			return -1
+		}
+	}
+	r.guess = n + 1
+	return n
+}
+
+// appendTimes reads "20,2026-03-01T10:00:20Z,20,2026-03-01T10:00:40Z": interval and time of each sample. It appends none if one
+// is not of the interval that was asked for or cannot be read: values could then not be told apart.
+func appendTimes(to []time.Time, csv []byte) []time.Time {
+	from := len(to)
+	for rest := csv; len(rest) > 0; {
+		var interval, at []byte
+		interval, rest, _ = bytes.Cut(rest, []byte(","))
+		at, rest, _ = bytes.Cut(rest, []byte(","))
+		t, err := time.Parse(time.RFC3339, string(at))
+		if err != nil || string(interval) != "20" || len(to)-from == maxSamples {
+			return to[:from]
+		}
+		to = append(to, t)
+	}
+	return to
+}
+
+// readValues reads "12,,-1,7" into values, which are missing (NaN) so far, if it has as many. An empty value, and a negative one
+// (the vCenter's -1), is one it does not have.
+func readValues(values []float64, csv []byte) {
+	if len(csv) == 0 || bytes.Count(csv, []byte(",")) != len(values)-1 {
+		return
+	}
+	for i := range values {
+		var field []byte
+		field, csv, _ = bytes.Cut(csv, []byte(","))
+		if n, ok := parseValue(field); ok {
+			values[i] = n
+		}
+	}
+}
+
+// parseValue reads a whole number that is not negative.
+func parseValue(b []byte) (float64, bool) {
+	n := int64(0)
+	for _, c := range b {
+		if c < '0' || c > '9' || n > math.MaxInt64/10-1 {
+			return parseOddValue(b)
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return float64(n), len(b) > 0
+}
+
+// parseOddValue reads one that is not digits alone.
+func parseOddValue(b []byte) (float64, bool) {
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
+	return float64(n), err == nil && n >= 0
 }

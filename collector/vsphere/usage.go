@@ -34,42 +34,100 @@ func (f *follower) sampleUsage(ctx context.Context, view types.ManagedObjectRefe
 	return f.each(ctx, "usage", next, func(ctx context.Context) error { return f.usageCycle(ctx, view) })
 }
 
+// statPaths are all leaves, in the order of stat.values.
+var statPaths = []string{
+	placeCPU: statCPU, placeVMMem: statVMMem, placeVMUp: statVMUp, placeHostMem: statHostMem, placeHostUp: statHostUp,
+}
+
+const (
+	placeCPU = iota
+	placeVMMem
+	placeVMUp
+	placeHostMem
+	placeHostUp
+	places
+)
+
 func (f *follower) usageCycle(ctx context.Context, view types.ManagedObjectReference) error {
 	spec := viewSpec(view,
 		types.PropertySpec{Type: typeHost, PathSet: []string{statCPU, statHostMem, statHostUp}},
 		types.PropertySpec{Type: typeVM, PathSet: []string{statCPU, statVMMem, statVMUp}})
 	at := f.opts.Clock.Now()
-	stats := map[types.ManagedObjectReference]platform.Properties{}
-	err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, p platform.Properties) { stats[ref] = p })
-	if err != nil {
+	f.mu.Lock()
+	known := len(f.tree.hosts) + len(f.tree.vms)
+	f.mu.Unlock()
+	q := newQuickStats(known)
+	if err := f.conn.RetrieveInts(ctx, spec, statPaths, q.add); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.emit(inventory.Delta{Source: f.opts.Name, Samples: f.tree.usage(stats, at)})
+	f.emit(inventory.Delta{Source: f.opts.Name, Samples: f.tree.usage(q, at)})
 	return nil
 }
 
+// quickStats are what one cycle was answered.
+type quickStats struct {
+	objects []stat
+	refs    []byte // MoRef values, one after the other
+}
+
+type stat struct {
+	kind     inventory.Kind
+	from, to int // of the MoRef value in refs
+	values   [places]platform.Int
+}
+
+func newQuickStats(objects int) *quickStats {
+	return &quickStats{objects: make([]stat, 0, objects), refs: make([]byte, 0, 12*objects)}
+}
+
+// add notes what an object was answered.
+func (q *quickStats) add(kind, ref []byte, values []platform.Int) {
+	s := stat{from: len(q.refs), to: len(q.refs) + len(ref)}
+	switch string(kind) {
+	case typeHost:
+		s.kind = inventory.KindHost
+	case typeVM:
+		s.kind = inventory.KindVM
+	default:
+		return
+	}
+	copy(s.values[:], values)
+	q.refs = append(q.refs, ref...)
+	q.objects = append(q.objects, s)
+}
+
 // usage makes samples of quickStats. What does not run, or is out of the vCenter's reach, has none.
-func (t *tree) usage(stats map[types.ManagedObjectReference]platform.Properties, at time.Time) []inventory.SampleSet {
-	out := make([]inventory.SampleSet, 0, len(stats))
-	for ref, p := range stats {
-		id := t.idOf(ref)
-		v := values{}
-		switch h, m := t.hosts[ref.Value], t.vms[ref.Value]; {
-		case id.Kind == inventory.KindHost && h != nil && h.answers():
-			v.hostUsage(p, &h.Host)
-		case id.Kind == inventory.KindVM && m != nil && t.runs(m):
-			v.vmUsage(p)
+func (t *tree) usage(q *quickStats, at time.Time) []inventory.SampleSet {
+	out := make([]inventory.SampleSet, 0, len(q.objects))
+	all := make(values, 0, 3*len(t.vms)+5*len(t.hosts))
+	for i := range q.objects {
+		s, from, id := &q.objects[i], len(all), inventory.ID{}
+		ref := q.refs[s.from:s.to]
+		if s.kind == inventory.KindHost {
+			h := t.hosts[string(ref)]
+			if h == nil || !h.answers() {
+				continue
+			}
+			id = h.ID
+			all.hostUsage(s, &h.Host)
+		} else {
+			v := t.vms[string(ref)]
+			if v == nil || !t.runs(v) {
+				continue
+			}
+			id = v.ID
+			all.vmUsage(s)
 		}
-		if len(v) > 0 {
-			out = append(out, inventory.SampleSet{ID: id, At: at.UnixMilli(), Values: v})
+		if len(all) > from {
+			out = append(out, inventory.SampleSet{ID: id, At: at.UnixMilli(), Values: all[from:len(all):len(all)]})
 		}
 	}
 	return out
 }
 
-// values are the measured numbers of one object.
+// values are measured numbers.
 type values []inventory.Value
 
 // add adds a number that may be believed: one that is not below zero, and not above limit.
@@ -81,27 +139,27 @@ func (v *values) add(m inventory.Metric, x, limit float64) bool {
 	return true
 }
 
-func (v *values) vmUsage(p platform.Properties) {
-	if mhz, ok := stat(p, statCPU); ok {
-		v.add(inventory.VMCPUUsage, mhz*1e6, absurdHertz)
+func (v *values) vmUsage(s *stat) {
+	if mhz := s.values[placeCPU]; mhz.OK {
+		v.add(inventory.VMCPUUsage, float64(mhz.N)*1e6, absurdHertz)
 	}
-	if mb, ok := stat(p, statVMMem); ok {
-		v.add(inventory.VMMemoryUsage, mb*mebi, absurdBytes)
+	if mb := s.values[placeVMMem]; mb.OK {
+		v.add(inventory.VMMemoryUsage, float64(mb.N)*mebi, absurdBytes)
 	}
-	if s, ok := stat(p, statVMUp); ok {
-		v.add(inventory.VMUptime, s, absurdSeconds)
+	if up := s.values[placeVMUp]; up.OK {
+		v.add(inventory.VMUptime, float64(up.N), absurdSeconds)
 	}
 }
 
-func (v *values) hostUsage(p platform.Properties, h *inventory.Host) {
-	if mhz, ok := stat(p, statCPU); ok {
-		v.addOf(inventory.HostCPUUsage, inventory.HostCPUUsageRatio, mhz*1e6, h.CPUHertz, absurdHertz)
+func (v *values) hostUsage(s *stat, h *inventory.Host) {
+	if mhz := s.values[placeCPU]; mhz.OK {
+		v.addOf(inventory.HostCPUUsage, inventory.HostCPUUsageRatio, float64(mhz.N)*1e6, h.CPUHertz, absurdHertz)
 	}
-	if mb, ok := stat(p, statHostMem); ok {
-		v.addOf(inventory.HostMemoryUsage, inventory.HostMemoryUsageRatio, mb*mebi, h.MemoryBytes, absurdBytes)
+	if mb := s.values[placeHostMem]; mb.OK {
+		v.addOf(inventory.HostMemoryUsage, inventory.HostMemoryUsageRatio, float64(mb.N)*mebi, h.MemoryBytes, absurdBytes)
 	}
-	if s, ok := stat(p, statHostUp); ok {
-		v.add(inventory.HostUptime, s, absurdSeconds)
+	if up := s.values[placeHostUp]; up.OK {
+		v.add(inventory.HostUptime, float64(up.N), absurdSeconds)
 	}
 }
 
@@ -113,9 +171,4 @@ func (v *values) addOf(use, ratio inventory.Metric, x, capacity, limit float64) 
 	if v.add(use, x, limit) && capacity > 0 {
 		v.add(ratio, x/capacity, absurdRatio)
 	}
-}
-
-func stat(p platform.Properties, path string) (float64, bool) {
-	n, ok := platform.Get[int32](p, path)
-	return float64(n), ok
 }

@@ -75,11 +75,26 @@ func (c *Conn) Skew(ctx context.Context, now func() time.Time) (time.Duration, e
 	return before.Add(after.Sub(before) / 2).Sub(*theirs), nil
 }
 
-// RoundTrip makes one call. A decoder that panics on a hostile answer is an error of this call.
-func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) (err error) {
+// RoundTrip makes one call.
+func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	method := strings.TrimSuffix(reflect.TypeOf(req).Elem().Name(), "Body")
+	return c.guard(ctx, method, held(req), func(ctx context.Context) error {
+		if err := c.soap.RoundTrip(ctx, req, res); err != nil {
+			return err
+		}
+		// vim25/methods would follow a nil Res.
+		if answer := reflect.ValueOf(res).Elem().FieldByName("Res"); answer.IsValid() && answer.IsNil() {
+			return errors.New("empty answer")
+		}
+		return nil
+	})
+}
+
+// guard makes a call within its time, held being what it has beyond the session's. A decoder that panics on a hostile answer is an
+// error of this call.
+func (c *Conn) guard(ctx context.Context, method string, held time.Duration, call func(context.Context) error) (err error) {
 	c.opts.Observe(method)
-	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout+held(req))
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout+held)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
@@ -89,14 +104,7 @@ func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) (err error
 			err = c.wrap(method, err)
 		}
 	}()
-	if err = c.soap.RoundTrip(ctx, req, res); err != nil {
-		return err
-	}
-	// vim25/methods would follow a nil Res.
-	if answer := reflect.ValueOf(res).Elem().FieldByName("Res"); answer.IsValid() && answer.IsNil() {
-		return errors.New("empty answer")
-	}
-	return nil
+	return call(ctx)
 }
 
 // held is how long the vCenter is asked to hold the call before it answers.

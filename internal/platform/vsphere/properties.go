@@ -1,12 +1,17 @@
 package vsphere
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"github.com/vmware/govmomi/fault"
 	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/types"
+	"github.com/vmware/govmomi/vim25/xml"
 )
 
 // page is how many objects one answer of Retrieve holds at most.
@@ -67,6 +72,163 @@ func (c *Conn) Retrieve(ctx context.Context, spec types.PropertyFilterSpec, each
 		result = &next.Returnval
 	}
 	return nil
+}
+
+// pageOfInts is how many objects one answer of RetrieveInts holds at most.
+const pageOfInts = 1000
+
+// maxPages bounds a retrieval that would never end.
+const maxPages = 1000
+
+// Int is a whole number that an object may not have.
+type Int struct {
+	N  int32
+	OK bool
+}
+
+// RetrieveInts reads properties that are whole numbers (xsd:int) of many objects, page by page. each hears of every object its
+// type, its MoRef's value, and the values of paths in their order; of these only a copy may be kept. A property of another
+// type is absent. All heard before an error is to be forgotten.
+func (c *Conn) RetrieveInts(
+	ctx context.Context, spec types.PropertyFilterSpec, paths []string, each func(kind, ref []byte, values []Int),
+) error {
+	pc := c.ServiceContent.PropertyCollector
+	r := ints{paths: paths, values: make([]Int, len(paths)), each: each}
+	err := c.callInts(ctx, "RetrievePropertiesEx", &types.RetrievePropertiesEx{
+		This: pc, SpecSet: []types.PropertyFilterSpec{spec}, Options: types.RetrieveOptions{MaxObjects: pageOfInts},
+	}, &r)
+	for n := 1; err == nil && r.token != ""; n++ {
+		if n == maxPages {
+			return fmt.Errorf("vcenter %s: RetrievePropertiesEx: more than %d pages", c.URL().Host, maxPages)
+		}
+		next := types.ContinueRetrievePropertiesEx{This: pc, Token: r.token}
+		err = c.callInts(ctx, "ContinueRetrievePropertiesEx", &next, &r)
+	}
+	return err
+}
+
+func (c *Conn) callInts(ctx context.Context, method string, req any, r *ints) error {
+	var body bytes.Buffer
+	start := xml.StartElement{Name: xml.Name{Space: c.soap.Namespace, Local: method}}
+	if err := xml.NewEncoder(&body).EncodeElement(req, start); err != nil {
+		return fmt.Errorf("%s: %w", method, err)
+	}
+	r.token = ""
+	return c.Call(ctx, method, body.Bytes(), r.read)
+}
+
+// ints reads a RetrieveResult.
+type ints struct {
+	paths  []string
+	values []Int
+	each   func(kind, ref []byte, values []Int)
+
+	token     string
+	kind, ref []byte
+}
+
+func (r *ints) read(s *Scanner) error {
+	for s.Child() { // returnval
+		for s.Child() {
+			switch string(s.Name()) {
+			case "token":
+				r.token = string(s.Text())
+			case "objects":
+				if err := r.object(s); err != nil {
+					return err
+				}
+			default:
+				s.Skip()
+			}
+		}
+	}
+	return s.Err()
+}
+
+func (r *ints) object(s *Scanner) error {
+	clear(r.values)
+	r.kind, r.ref = r.kind[:0], r.ref[:0]
+	for s.Child() {
+		switch string(s.Name()) {
+		case "obj":
+			r.kind = append(r.kind[:0], s.Attr("type")...)
+			r.ref = append(r.ref[:0], s.Text()...)
+		case "propSet":
+			if err := r.property(s); err != nil {
+				return err
+			}
+		case "missingSet":
+			if notAuthenticated(s) {
+				return fmt.Errorf("read %s: %w", r.ref, &missingError{&types.NotAuthenticated{}})
+			}
+		default:
+			s.Skip()
+		}
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if len(r.ref) == 0 {
+		return errors.New("answer has an object without a reference")
+	}
+	r.each(r.kind, r.ref, r.values)
+	return nil
+}
+
+func (r *ints) property(s *Scanner) error {
+	path := -1
+	for s.Child() {
+		switch string(s.Name()) {
+		case "name":
+			name := s.Text()
+			path = slices.IndexFunc(r.paths, func(p string) bool { return p == string(name) })
+		case "val":
+			if path < 0 || string(s.Type()) != "int" {
+				s.Skip()
+				continue
+			}
+			n, ok := parseInt32(s.Text())
+			if !ok {
+				return orErr(s, "answer has a number that cannot be read: "+r.paths[path])
+			}
+			r.values[path] = Int{n, true}
+		default:
+			s.Skip()
+		}
+	}
+	return s.Err()
+}
+
+// parseInt32 reads a whole number, with white space around it as XML allows.
+func parseInt32(b []byte) (int32, bool) {
+	if 0 < len(b) && len(b) < 10 {
+		n := int32(0)
+		for _, c := range b {
+			if c < '0' || c > '9' {
+				n = -1
+				break
+			}
+			n = n*10 + int32(c-'0')
+		}
+		if n >= 0 {
+			return n, true
+		}
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
+	return int32(n), err == nil
+}
+
+// notAuthenticated reports whether the innermost open element, which is closed, holds that fault, alone or as another's cause.
+func notAuthenticated(s *Scanner) (found bool) {
+	for s.Child() {
+		if string(s.Name()) == "fault" && string(s.Type()) == "NotAuthenticated" {
+			found = true
+		}
+		if notAuthenticated(s) {
+			found = true
+		}
+	}
+	return found
 }
 
 // CheckMissing is the error in a list of properties that could not be read: a vCenter that does not know the session fills it
