@@ -38,9 +38,9 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-## e2e: the tests that start real programs
+## e2e: the tests that start real programs, and the demo with ten seeds and every trace; these wait more than they compute
 e2e: tools
-	$(GO) run ./test/tools/gotest -count=1 ./cmd/... ./test/...
+	PROTIP_E2E=1 $(GO) run ./test/tools/gotest -count=1 -parallel 8 -timeout 30m ./cmd/... ./test/...
 
 tools:
 	@test/tools/get.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"
