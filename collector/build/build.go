@@ -78,6 +78,8 @@ func source(src config.Source, password func() (string, error), opts Options, ob
 			Name:       src.Name,
 			Session:    session(src, password),
 			Interval:   src.Interval,
+			Attributes: src.CustomAttributes,
+			Categories: src.TagCategories,
 			Clock:      opts.Clock,
 			Observer:   observer,
 			Identities: identities,

@@ -66,6 +66,10 @@ type Source struct {
 	PasswordFile string               `yaml:"password_file"`
 	TLS          promconfig.TLSConfig `yaml:"tls_config,omitempty"`
 	Interval     time.Duration        `yaml:"interval"` // between samples; default 20s
+	// CustomAttributes are the VMs' custom attributes that are read, by name, and the labels they become. None: none is.
+	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
+	// TagCategories are the categories of tags that are read. None: none is.
+	TagCategories []string `yaml:"tag_categories,omitempty"`
 	// Acting is the second credential, used for migrations only. Without it nothing of this source is ever moved.
 	Acting *Credential `yaml:"acting,omitempty"`
 }

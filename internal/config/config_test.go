@@ -24,6 +24,8 @@ const full = `sources:
       server_name: vcenter
       min_version: TLS12
     interval: 1m
+    custom_attributes: {Owner: owner, Cost Center: cost_center}
+    tag_categories: [env, "service level"]
     acting:
       username: svc-protip-act@vsphere.local
       password_file: password
@@ -100,7 +102,7 @@ func TestLoadSetsEveryKey(t *testing.T) {
 	if got := cfg.Packs.Config["host-pressure"]; got["hot"] != 0.9 || got["note"] != "hello" || got["strict"] != true || got["count"] != 3 {
 		t.Errorf("pack config %v", got)
 	}
-	if got, want := cfg.At("remediation.limits.per_host"), file+":31:53"; got != want {
+	if got, want := cfg.At("remediation.limits.per_host"), file+":33:53"; got != want {
 		t.Errorf("At = %s, want %s", got, want)
 	}
 	if got := cfg.At("remediation.nothing"); got != file {
@@ -192,6 +194,8 @@ func TestErrors(t *testing.T) {
 		"names": "sources:\n" + source("a b", "https://vc") + source("-x", "https://vc") + source("c", "https://vc") + source("c", "https://vc"),
 		"files": "sources:\n  - name: lab\n    type: vspere\n    url: https://vc\n    username: u\n    password_file: missing\n" +
 			"    acting: {username: a, password_file: .}\n    tls_config: {ca_file: nowhere.pem}\nweb: {operator_token_file: token}\n",
+		"bad attributes": minimal + "    custom_attributes: {Owner: owner, Who: owner, Id: vm_id, Cost Center: cost-center, Empty: }\n" +
+			"    tag_categories: [env, '', env]\n",
 		"short intervals": minimal + "    interval: 10ms\nevaluation_interval: 0s\n",
 		"remediation": minimal + "remediation:\n  mode: automatic\n  cooldown: 0s\n  ceiling: 1.2\n  limits: {per_host: 0, per_hour: -1}\n" +
 			"  override_drs: [lab, lap/C0]\n  automatic:\n    - {source: labb, cluster: C0, pack: p, rule: R}\n    - {source: lab, cluster: C0, pack: p, rule: R, pack_sha256: abc}\n",

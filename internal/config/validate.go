@@ -83,6 +83,7 @@ func (v *validator) sources() {
 			v.credential(at("acting.username"), src.Acting.Username, at("acting.password_file"), src.Acting.PasswordFile)
 		}
 		v.atLeast(at("interval"), src.Interval)
+		v.words(i)
 		v.tls(at("tls_config"), i)
 	}
 }

@@ -151,6 +151,9 @@ type restSession struct {
 }
 
 func (s *restSession) open(ctx context.Context) error {
+	if s.conn.opts.Password == nil {
+		return errors.New("the REST API wants a user and a password")
+	}
 	password, err := s.conn.opts.Password()
 	if err != nil {
 		return err
