@@ -455,6 +455,45 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// TestWaitsForWhatIsNotKnownYet starts with an agent that has listed and measured nothing yet, as after a restart.
+func TestWaitsForWhatIsNotKnownYet(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.stop()
+		w.silent.Store(true)
+		was := w.fleet.Snapshot()
+		w.fleet = inventory.NewFleet(inventory.Source{Name: "vc", Platform: "test", Interval: interval})
+		w.options.Snapshot = w.fleet.Snapshot
+		w.start()
+		moved := w.submit("ann", w.move(0, 2))[0]
+		waits := func(why string) {
+			t.Helper()
+			w.after(2 * time.Second)
+			w.want(moved, remediation.Approved, "")
+			if got := w.engine.Waiting()[moved]; got != why {
+				t.Errorf("waits because %q, want %q", got, why)
+			}
+		}
+		waits("the objects of source vc are not known yet")
+		d := inventory.Delta{Source: "vc", Begin: true, Synced: true}
+		for h := range was.Hosts() {
+			d.Hosts = append(d.Hosts, *h.Host)
+		}
+		for v := range was.VMs() {
+			d.VMs = append(d.VMs, *v.VM)
+		}
+		w.apply(d)
+		waits("virt_host_cpu_usage_hertz of host esx-1 is not known yet")
+		w.bar(fmt.Errorf("contention is %w", remediation.ErrNotYet))
+		w.sample()
+		waits("contention is not known yet")
+		w.bar(nil)
+		w.silent.Store(false)
+		w.after(time.Minute)
+		w.want(moved, remediation.Done, "")
+		w.calls(moved, 1)
+	})
+}
+
 func (w *world) bar(why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

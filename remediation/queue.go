@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -237,7 +238,12 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 	if why := e.turn(it); why != "" {
 		return false
 	}
-	if err := e.stillRight(a); err != nil {
+	if err := e.stillRight(a); errors.Is(err, ErrNotYet) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		it.wait = err.Error()
+		return false
+	} else if err != nil {
 		e.fail(it, err.Error())
 		return false
 	}
@@ -363,7 +369,7 @@ func (e *Engine) stillRight(a Action) error {
 	src, ok := snap.Source(a.VM.Source)
 	switch {
 	case !ok || !src.Synced:
-		return fmt.Errorf("source %s has not listed its objects yet", a.VM.Source)
+		return fmt.Errorf("the objects of source %s are %w", a.VM.Source, ErrNotYet)
 	case !src.Up:
 		return fmt.Errorf("source %s does not answer since %s", a.VM.Source, stamp(src.LastSuccess))
 	}
@@ -394,7 +400,7 @@ func fresh(snap *inventory.Snapshot, id inventory.ID, oldest time.Time) error {
 	for _, m := range []inventory.Metric{inventory.HostCPUUsage, inventory.HostMemoryUsage} {
 		s := h.Samples.Of(m)
 		if s.Time().IsZero() {
-			return fmt.Errorf("host %s is not measured: no %s was ever seen", h.Name, m)
+			return fmt.Errorf("%s of host %s is %w", m, h.Name, ErrNotYet)
 		}
 		if !s.OK() || s.Time().Before(oldest) {
 			return fmt.Errorf("host %s is stale: no %s since %s", h.Name, m, stamp(s.Time()))

@@ -149,6 +149,8 @@ var (
 	ErrNoOp      = errors.New("already so")
 	ErrUndecided = errors.New("the platform's answer was lost")
 	ErrFenced    = errors.New("the journal holds a newer step of this action")
+	// ErrNotYet says that what has to be known before a start comes by itself: the agent has just begun to watch.
+	ErrNotYet = errors.New("not known yet")
 )
 
 // Journal is the durable record of actions. Every method that writes returns after its change is on disk (fsync).
