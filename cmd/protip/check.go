@@ -83,7 +83,7 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 			fmt.Fprintf(w, "source\t%s\nproduct\t%s\nAPI version\t%s\ninstance UUID\t%s\n", name, printable(r.Product), r.APIVersion, r.InstanceUUID)
 			fmt.Fprintf(w, "sees\t%s, %s, %s\nclock skew\t%s\n",
 				plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
-			printLacks(w, src.Username+" lacks, to watch", r.Lacks)
+			printLacks(w, src.User()+" lacks, to watch", r.Lacks)
 			if r.Acting == nil {
 				return
 			}

@@ -71,7 +71,8 @@ func trialSource(address string) (config.Source, error) {
 	if net.ParseIP(u.Hostname()) != nil {
 		name = "vcenter"
 	}
-	src := config.Source{Name: name, Type: config.VSphere, Username: u.User.Username(), Interval: config.DefaultInterval}
+	src := config.Source{Name: name, Type: config.VSphere, Interval: config.DefaultInterval}
+	src.Username = u.User.Username()
 	u.User = nil
 	src.URL = u.String()
 	return src, nil

@@ -40,7 +40,7 @@ func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 	identities := collector.NewIdentities()
 	var out []Built
 	for _, src := range cfg.Sources {
-		watch, err := source(src, platform.PasswordFile(src.PasswordFile), opts, metrics.Observer(src.Name, opts.Log), identities)
+		watch, err := source(src, Session(src, src.Credential), opts, metrics.Observer(src.Name, opts.Log), identities)
 		if err != nil {
 			return nil, err
 		}
@@ -65,18 +65,20 @@ func slowest(platform string) time.Duration {
 // Trial makes one source that is in no configuration yet, with a password that is in no file.
 func Trial(src config.Source, password string, opts Options) (collector.Source, error) {
 	metrics := collector.NewMetrics(opts.Registerer)
-	return source(src, func() (string, error) { return password, nil }, opts, metrics.Observer(src.Name, opts.Log), nil)
+	session := Session(src, src.Credential)
+	session.Password = func() (string, error) { return password, nil }
+	return source(src, session, opts, metrics.Observer(src.Name, opts.Log), nil)
 }
 
 // source makes one source of its type.
-func source(src config.Source, password func() (string, error), opts Options, observer collector.Observer,
+func source(src config.Source, session platform.Options, opts Options, observer collector.Observer,
 	identities *collector.Identities,
 ) (collector.Source, error) {
 	switch src.Type {
 	case config.VSphere:
 		return vsphere.New(vsphere.Options{
 			Name:       src.Name,
-			Session:    session(src, password),
+			Session:    session,
 			Interval:   src.Interval,
 			Attributes: src.CustomAttributes,
 			Categories: src.TagCategories,
@@ -88,14 +90,19 @@ func source(src config.Source, password func() (string, error), opts Options, ob
 	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }
 
-// session is how a vCenter is watched: never with the credential that may act.
-func session(src config.Source, password func() (string, error)) platform.Options {
-	return platform.Options{
-		URL:      src.URL,
-		Username: src.Username,
-		Password: password,
-		TLS:      src.TLS,
+// Session is how to log in at a source's vCenter with one of its credentials: the source's own, which watches, or the one that
+// may act.
+func Session(src config.Source, as config.Credential) platform.Options {
+	o := platform.Options{URL: src.URL, TLS: src.TLS}
+	if e := as.Extension; e != nil {
+		o.Extension = &platform.Extension{Key: e.ID, CertFile: e.CertFile, KeyFile: e.KeyFile}
+		return o
 	}
+	o.Username, o.Password = as.User(), platform.PasswordFile(as.PasswordFile)
+	if as.PasswordEnv != "" {
+		o.Password = platform.PasswordEnv(as.PasswordEnv)
+	}
+	return o
 }
 
 // Run keeps the source running until ctx is done.
@@ -108,13 +115,11 @@ func Check(ctx context.Context, src config.Source) (vsphere.Report, error) {
 	if src.Type != config.VSphere {
 		return vsphere.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 	}
-	r, err := vsphere.CheckSource(ctx, session(src, platform.PasswordFile(src.PasswordFile)))
+	r, err := vsphere.CheckSource(ctx, Session(src, src.Credential))
 	if err != nil || src.Acting == nil {
 		return r, err
 	}
-	acting := session(src, platform.PasswordFile(src.Acting.PasswordFile))
-	acting.Username = src.Acting.Username
-	found := vsphere.CheckActing(ctx, acting)
+	found := vsphere.CheckActing(ctx, Session(src, *src.Acting))
 	r.Acting = &found
 	return r, nil
 }

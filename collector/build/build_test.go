@@ -11,10 +11,12 @@ import (
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/config"
 	"github.com/protip/protip/internal/inventory"
+	platform "github.com/protip/protip/internal/platform/vsphere"
 )
 
 func TestSources(t *testing.T) {
-	lab := config.Source{Name: "lab", Type: config.VSphere, URL: "https://vc.invalid", Username: "u", PasswordFile: "/none", Interval: time.Minute}
+	lab := config.Source{Name: "lab", Type: config.VSphere, URL: "https://vc.invalid", Interval: time.Minute}
+	lab.Credential = config.Credential{Username: "u", PasswordFile: "/none"}
 	other := lab
 	other.Type = "abacus"
 	bare := lab
@@ -46,5 +48,29 @@ func TestSources(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
+	}
+}
+
+// TestSessionIsOfOneCredential: what watches is never what acts, and either may be of any kind.
+func TestSessionIsOfOneCredential(t *testing.T) {
+	t.Setenv("PROTIP_TEST_USER", "svc")
+	t.Setenv("PROTIP_TEST_PASSWORD", "of-the-environment")
+	src := config.Source{Name: "lab", Type: config.VSphere, URL: "https://vc.invalid"}
+	src.Credential = config.Credential{UsernameEnv: "PROTIP_TEST_USER", PasswordEnv: "PROTIP_TEST_PASSWORD"}
+	src.Acting = &config.Credential{Extension: &config.Extension{ID: "com.example.protip", CertFile: "/c", KeyFile: "/k"}}
+
+	watch := Session(src, src.Credential)
+	password, err := watch.Password()
+	if watch.Who() != "svc" || password != "of-the-environment" || err != nil || watch.Extension != nil {
+		t.Errorf("watches as %q, %v", watch.Who(), err)
+	}
+	act := Session(src, *src.Acting)
+	want := platform.Extension{Key: "com.example.protip", CertFile: "/c", KeyFile: "/k"}
+	if act.Extension == nil || *act.Extension != want || act.Username != "" || act.Who() != want.Key {
+		t.Errorf("acts as %+v", act.Extension)
+	}
+	t.Setenv("PROTIP_TEST_PASSWORD", "")
+	if _, err := watch.Password(); err == nil || !strings.Contains(err.Error(), "PROTIP_TEST_PASSWORD") {
+		t.Errorf("without the variable: %v", err)
 	}
 }

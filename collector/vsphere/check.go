@@ -84,7 +84,7 @@ func CheckSource(ctx context.Context, opts platform.Options) (Report, error) {
 
 // CheckActing logs in with the credential that may act, asks what it may do, and logs out.
 func CheckActing(ctx context.Context, opts platform.Options) Acting {
-	a := Acting{Username: opts.Username}
+	a := Acting{Username: opts.Who()}
 	lacks, err := lacksToAct(ctx, opts)
 	if a.Lacks = lacks; err != nil {
 		a.Error = explain(err).Error()
@@ -116,7 +116,7 @@ func explain(err error) error {
 	)
 	switch {
 	case errors.Is(err, platform.ErrInvalidLogin):
-		return fmt.Errorf("%w: check username and password_file: %w", collector.ErrCredentials, err)
+		return fmt.Errorf("%w: check username and password, or the extension's certificate: %w", collector.ErrCredentials, err)
 	case errors.As(err, &name):
 		return fmt.Errorf("the certificate is for another name: use that name in url, or set tls_config.server_name: %w", err)
 	case errors.As(err, &unknown):

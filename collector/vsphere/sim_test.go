@@ -773,7 +773,7 @@ func TestCheckSource(t *testing.T) {
 		{"good", func(*platform.Options) {}, ""},
 		{"unreachable", func(o *platform.Options) { o.URL = "https://" + closed.Addr().String() }, "unreachable"},
 		{"no such host", func(o *platform.Options) { o.URL = "https://vcenter.invalid" }, "cannot be resolved"},
-		{"wrong password", func(o *platform.Options) { o.Password = func() (string, error) { return "pw-wrong", nil } }, "check username and password_file"},
+		{"wrong password", func(o *platform.Options) { o.Password = func() (string, error) { return "pw-wrong", nil } }, "check username and password"},
 		{"no password file", func(o *platform.Options) { o.Password = platform.PasswordFile("/nonexistent/pw") }, "/nonexistent/pw"},
 		{"unknown authority", func(o *platform.Options) { o.TLS = promconfig.TLSConfig{} }, "tls_config.ca_file"},
 		{"another name", func(o *platform.Options) { o.TLS.ServerName = "vc.example.org" }, "tls_config.server_name"},

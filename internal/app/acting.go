@@ -8,10 +8,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/protip/protip/collector/build"
 	"github.com/protip/protip/internal/config"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
-	platform "github.com/protip/protip/internal/platform/vsphere"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/remediation/vsphere"
 )
@@ -74,12 +74,7 @@ func (a *App) newExecutor(src config.Source) (*vsphere.Executor, error) {
 	switch src.Type {
 	case config.VSphere:
 		return vsphere.New(vsphere.Options{
-			Source: src.Name,
-			Session: platform.Options{
-				URL: src.URL, TLS: src.TLS,
-				Username: src.Acting.Username, Password: platform.PasswordFile(src.Acting.PasswordFile),
-			},
-			Log: a.log, Now: a.clock.Now,
+			Source: src.Name, Session: build.Session(src, *src.Acting), Log: a.log, Now: a.clock.Now,
 		})
 	}
 	return nil, fmt.Errorf("source %q: no executor for type %q", src.Name, src.Type)
@@ -113,11 +108,30 @@ func (a *App) recheck(act remediation.Action) error {
 		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)
 	}
 	for _, reason := range rating.Reasons {
+		if reason.Code == placement.CodeUnknownDemand && justBegun(snap, act) {
+			return fmt.Errorf("%s: %w", reason.Text, remediation.ErrNotYet)
+		}
 		if reason.Bars {
 			return fmt.Errorf("host %s may no longer take %s: %s", act.ToName, act.VMName, reason.Text)
 		}
 	}
 	return nil
+}
+
+// justBegun reports whether a VM that counts in a placement was never measured: a restart, or a VM just switched on.
+func justBegun(snap *inventory.Snapshot, act remediation.Action) bool {
+	vms := snap.VMsOn(act.To)
+	if vm, ok := snap.VM(act.VM); ok {
+		vms = append(vms, vm)
+	}
+	for _, vm := range vms {
+		for _, m := range []inventory.Metric{inventory.VMCPUUsage, inventory.VMCPUContention, inventory.VMMemoryUsage} {
+			if vm.Power == inventory.PowerOn && !vm.Template && vm.Samples.Of(m).At == 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // without is incoming less one VM on its way to one host: the one that is being rechecked must not count twice.

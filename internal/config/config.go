@@ -42,7 +42,7 @@ const VSphere = "vsphere"
 // maxSize bounds the file. A fleet's configuration is a few kilobytes.
 const maxSize = 1 << 20
 
-// Config is the whole file. It holds no secret, only names of files that do.
+// Config is the whole file. It holds no secret, only names of files and variables that do.
 //
 // A length of time is written as in Prometheus (20s, 5m, 1d). A relative path is relative to the file's own directory and
 // is made absolute when read, if the file's name was.
@@ -59,13 +59,12 @@ type Config struct {
 
 // Source is one vCenter (further platforms to come).
 type Source struct {
-	Name         string               `yaml:"name"` // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
-	Type         string               `yaml:"type"` // vsphere
-	URL          string               `yaml:"url"`  // https; http only to a loopback address
-	Username     string               `yaml:"username"`
-	PasswordFile string               `yaml:"password_file"`
-	TLS          promconfig.TLSConfig `yaml:"tls_config,omitempty"`
-	Interval     time.Duration        `yaml:"interval"` // between samples; default 20s
+	Name       string `yaml:"name"` // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
+	Type       string `yaml:"type"` // vsphere
+	URL        string `yaml:"url"`  // https; http only to a loopback address
+	Credential `yaml:",inline"`
+	TLS        promconfig.TLSConfig `yaml:"tls_config,omitempty"`
+	Interval   time.Duration        `yaml:"interval"` // between samples; default 20s
 	// CustomAttributes are the VMs' custom attributes that are read, by name, and the labels they become. None: none is.
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
@@ -74,10 +73,39 @@ type Source struct {
 	Acting *Credential `yaml:"acting,omitempty"`
 }
 
-// Credential is a user and where the password is.
+// Credential is who logs in, and where the proof is: a user and a password, or an extension and its certificate.
 type Credential struct {
-	Username     string `yaml:"username"`
-	PasswordFile string `yaml:"password_file"`
+	Username     string     `yaml:"username,omitempty"` // this, or the variable of the environment that holds it
+	UsernameEnv  string     `yaml:"username_env,omitempty"`
+	PasswordFile string     `yaml:"password_file,omitempty"` // this, or the variable
+	PasswordEnv  string     `yaml:"password_env,omitempty"`
+	Extension    *Extension `yaml:"extension,omitempty"` // instead of all of these
+}
+
+// Extension is a vCenter extension that logs in with the certificate that was registered for it.
+type Extension struct {
+	ID       string `yaml:"id"` // what vCenter calls its key
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+}
+
+// User is the name that the credential logs in as.
+func (c *Credential) User() string {
+	switch {
+	case c.Extension != nil:
+		return c.Extension.ID
+	case c.UsernameEnv != "":
+		return os.Getenv(c.UsernameEnv)
+	}
+	return c.Username
+}
+
+func (c *Credential) resolve(dir string) {
+	c.PasswordFile = promconfig.JoinDir(dir, c.PasswordFile)
+	if c.Extension != nil {
+		c.Extension.CertFile = promconfig.JoinDir(dir, c.Extension.CertFile)
+		c.Extension.KeyFile = promconfig.JoinDir(dir, c.Extension.KeyFile)
+	}
 }
 
 // Packs says which rules run.
@@ -218,10 +246,10 @@ func setDefault[T any](c *Config, key string, field *T, value T) {
 func (c *Config) resolve(dir string) {
 	for i := range c.Sources {
 		src := &c.Sources[i]
-		src.PasswordFile = promconfig.JoinDir(dir, src.PasswordFile)
+		src.resolve(dir)
 		src.TLS.SetDirectory(dir)
 		if src.Acting != nil {
-			src.Acting.PasswordFile = promconfig.JoinDir(dir, src.Acting.PasswordFile)
+			src.Acting.resolve(dir)
 		}
 	}
 	for i, file := range c.Packs.Files {

@@ -30,6 +30,13 @@ const full = `sources:
       username: svc-protip-act@vsphere.local
       password_file: password
   - {name: lab, type: vsphere, url: "http://127.0.0.1:8989", username: u, password_file: /dev/null/../null}
+  - name: by-certificate
+    type: vsphere
+    url: https://vc2
+    username_env: PATH
+    password_env: PATH
+    acting:
+      extension: {id: com.example.protip, cert_file: password, key_file: password}
 evaluation_interval: 1500ms
 packs:
   shipped: [host-pressure]
@@ -91,7 +98,15 @@ func TestLoadSetsEveryKey(t *testing.T) {
 	if src.Interval != time.Minute || cfg.EvaluationInterval != 1500*time.Millisecond || cfg.Remediation.Cooldown != 24*time.Hour {
 		t.Errorf("durations: %v %v %v", src.Interval, cfg.EvaluationInterval, cfg.Remediation.Cooldown)
 	}
-	for _, got := range []string{src.PasswordFile, src.Acting.PasswordFile, src.TLS.CAFile, cfg.Web.OperatorTokenFile} {
+	certified := cfg.Sources[2]
+	if got := certified.User(); got != os.Getenv("PATH") {
+		t.Errorf("user from the environment: %q", got)
+	}
+	if got := certified.Acting.User(); got != "com.example.protip" {
+		t.Errorf("user that is an extension: %q", got)
+	}
+	extension := certified.Acting.Extension
+	for _, got := range []string{extension.CertFile, extension.KeyFile, src.PasswordFile, src.Acting.PasswordFile, src.TLS.CAFile, cfg.Web.OperatorTokenFile} {
 		if want := filepath.Join(dir, "password"); got != want {
 			t.Errorf("path %s, want %s", got, want)
 		}
@@ -102,7 +117,7 @@ func TestLoadSetsEveryKey(t *testing.T) {
 	if got := cfg.Packs.Config["host-pressure"]; got["hot"] != 0.9 || got["note"] != "hello" || got["strict"] != true || got["count"] != 3 {
 		t.Errorf("pack config %v", got)
 	}
-	if got, want := cfg.At("remediation.limits.per_host"), file+":33:53"; got != want {
+	if got, want := cfg.At("remediation.limits.per_host"), file+":40:53"; got != want {
 		t.Errorf("At = %s, want %s", got, want)
 	}
 	if got := cfg.At("remediation.nothing"); got != file {
@@ -194,6 +209,12 @@ func TestErrors(t *testing.T) {
 		"names": "sources:\n" + source("a b", "https://vc") + source("-x", "https://vc") + source("c", "https://vc") + source("c", "https://vc"),
 		"files": "sources:\n  - name: lab\n    type: vspere\n    url: https://vc\n    username: u\n    password_file: missing\n" +
 			"    acting: {username: a, password_file: .}\n    tls_config: {ca_file: nowhere.pem}\nweb: {operator_token_file: token}\n",
+		"credentials": "sources:\n" + "  - {name: a, type: vsphere, url: https://a, username: u, username_env: PATH, password_file: password, password_env: PATH}\n" +
+			"  - {name: b, type: vsphere, url: https://b, username: u, password_env: hunter2}\n" +
+			"  - name: c\n    type: vsphere\n    url: https://c\n    username: u\n    extension: {id: x, cert_file: password, key_file: gone.pem}\n    acting: {username: a}\n" +
+			"  - {name: d, type: vsphere, url: https://d, extension: {cert_file: password}}\n" +
+			"  - {name: e, type: vsphere, url: https://e}\n" +
+			"  - {name: f, type: vsphere, url: https://f, username: u, password_env: }\n",
 		"bad attributes": minimal + "    custom_attributes: {Owner: owner, Who: owner, Id: vm_id, Cost Center: cost-center, Empty: }\n" +
 			"    tag_categories: [env, '', env]\n",
 		"short intervals": minimal + "    interval: 10ms\nevaluation_interval: 0s\n",

@@ -20,7 +20,7 @@ const maxNodes = 100_000
 
 // forbidden are keys that would put a secret into the file, or that mean nothing here, and what to write instead.
 var forbidden = map[string]string{
-	"password":       "write it into a file that only protip can read and name that file: password_file",
+	"password":       "write it into a file that only protip can read and name that file: password_file; or name a variable of the environment: password_env",
 	"token":          "write it into a file and name that file: web.operator_token_file",
 	"operator_token": "write it into a file and name that file: operator_token_file",
 	"key":            "write it into a file and name that file: key_file",
@@ -230,8 +230,11 @@ func (d *decoder) tlsVersion(n *yaml.Node, v reflect.Value, path string) {
 func fieldsOf(v reflect.Value) map[string]reflect.Value {
 	fields := map[string]reflect.Value{}
 	for i := range v.NumField() {
-		if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ","); name != "" {
+		field := v.Type().Field(i)
+		if name, _, _ := strings.Cut(field.Tag.Get("yaml"), ","); name != "" {
 			fields[name] = v.Field(i)
+		} else if field.Anonymous {
+			maps.Copy(fields, fieldsOf(v.Field(i)))
 		}
 	}
 	return fields

@@ -78,9 +78,9 @@ func (v *validator) sources() {
 		v.sourceName(at("name"), src.Name, first)
 		v.oneOf(at("type"), src.Type, sourceTypes)
 		v.url(at("url"), src.URL)
-		v.credential(at("username"), src.Username, at("password_file"), src.PasswordFile)
+		v.credential(at, &src.Credential)
 		if src.Acting != nil {
-			v.credential(at("acting.username"), src.Acting.Username, at("acting.password_file"), src.Acting.PasswordFile)
+			v.credential(func(field string) string { return at("acting." + field) }, src.Acting)
 		}
 		v.atLeast(at("interval"), src.Interval)
 		v.words(i)
@@ -144,10 +144,55 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func (v *validator) credential(userKey, user, fileKey, file string) {
-	v.required(userKey, user, "write the user to log in as, as svc-protip@vsphere.local")
-	if v.required(fileKey, file, "name a file that holds the password and nothing else") {
-		v.readable(fileKey, file, "the password")
+func (v *validator) credential(at func(string) string, c *Credential) {
+	if c.Extension != nil {
+		v.extension(at, c)
+		return
+	}
+	v.oneSet(at("username"), c.Username, at("username_env"), c.UsernameEnv, "write the user to log in as, as svc-protip@vsphere.local")
+	v.variable(at("username_env"), c.UsernameEnv)
+	v.oneSet(at("password_file"), c.PasswordFile, at("password_env"), c.PasswordEnv,
+		"name a file that holds the password and nothing else, or a variable of the environment in password_env")
+	v.variable(at("password_env"), c.PasswordEnv)
+	v.readable(at("password_file"), c.PasswordFile, "the password")
+}
+
+func (v *validator) extension(at func(string) string, c *Credential) {
+	for _, f := range []struct{ field, value string }{
+		{"username", c.Username},
+		{"username_env", c.UsernameEnv},
+		{"password_file", c.PasswordFile},
+		{"password_env", c.PasswordEnv},
+	} {
+		if f.value != "" {
+			v.bad(at(f.field), at(f.field)+" is beside an extension", "remove it: an extension logs in with its certificate alone")
+		}
+	}
+	v.required(at("extension.id"), c.Extension.ID, "write the extension's key as vCenter knows it, as com.example.protip")
+	for _, f := range []struct{ field, file, what string }{
+		{"extension.cert_file", c.Extension.CertFile, "the extension's certificate"},
+		{"extension.key_file", c.Extension.KeyFile, "the certificate's key"},
+	} {
+		if v.required(at(f.field), f.file, "name a PEM file that holds "+f.what) {
+			v.readable(at(f.field), f.file, f.what)
+		}
+	}
+}
+
+// oneSet wants one of two keys, and the first if there is none.
+func (v *validator) oneSet(key, value, orKey, orValue, cure string) {
+	switch {
+	case value != "" && orValue != "":
+		v.bad(orKey, orKey+" is beside "+key, "write one of the two")
+	case orValue == "" && !v.reported(orKey):
+		v.required(key, value, cure)
+	}
+}
+
+// variable refuses the name of a variable that is not set. It never repeats it: it may be the password itself.
+func (v *validator) variable(at, name string) {
+	if name != "" && os.Getenv(name) == "" {
+		v.bad(at, at+" names no variable that is set in protip's environment", "write the variable's name, and give protip the variable")
 	}
 }
 

@@ -52,6 +52,9 @@ func keys(typ reflect.Type, prefix string, out map[string]bool) {
 		field := typ.Field(i)
 		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		if name == "" {
+			if field.Anonymous {
+				keys(field.Type, prefix, out)
+			}
 			continue
 		}
 		key, of := prefix+name, field.Type

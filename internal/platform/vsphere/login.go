@@ -60,8 +60,8 @@ type Extension struct {
 	Tunnel            string // host:port that leads to the vCenter's SDK tunnel; default port 80 of the URL's host
 }
 
-// who is the account's name, for messages.
-func (o *Options) who() string {
+// Who is the account's name.
+func (o *Options) Who() string {
 	if o.Extension != nil {
 		return o.Extension.Key
 	}
@@ -97,7 +97,7 @@ func (c *Conn) login(ctx context.Context, secret string) error {
 		_, err = methods.Login(ctx, c, &types.Login{This: *ref, UserName: c.opts.Username, Password: secret, Locale: locale})
 	}
 	if isLoginRefusal(err) {
-		return fmt.Errorf("vcenter %s: log in as %q: %w", c.URL().Host, c.opts.who(), ErrInvalidLogin)
+		return fmt.Errorf("vcenter %s: log in as %q: %w", c.URL().Host, c.opts.Who(), ErrInvalidLogin)
 	}
 	return err
 }
