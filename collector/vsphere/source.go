@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/protip/protip/collector"
@@ -41,9 +42,14 @@ type Source struct {
 	totals *totals // of the VMs' networks; they outlive a connection
 	batch  *batchSize
 	slow   *slow // outlives a connection too: what a reconnect does not know yet is not gone
+
+	session atomic.Pointer[platform.Session] // of the last Watch
 }
 
-var _ collector.Source = (*Source)(nil)
+var (
+	_ collector.Source     = (*Source)(nil)
+	_ collector.Refreshing = (*Source)(nil)
+)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Source, error) {
@@ -54,6 +60,7 @@ func New(opts Options) (*Source, error) {
 		opts.PerfBatch = defaultBatch
 	}
 	opts.Session.Observe = opts.Observer.Call
+	opts.Session.Leftovers = new(platform.Leftovers)
 	if _, err := platform.New(opts.Session); err != nil {
 		return nil, fmt.Errorf("source %q: %w", opts.Name, err)
 	}
@@ -68,6 +75,7 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		return err
 	}
 	defer session.Close()
+	s.session.Store(session)
 	var stale *platform.Conn
 	for {
 		conn, err := session.Relogin(ctx, stale)
@@ -87,6 +95,12 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 		}
 		return s.mapErr(ctx, err)
 	}
+}
+
+// Refreshed implements collector.Refreshing.
+func (s *Source) Refreshed() bool {
+	session := s.session.Load()
+	return session != nil && session.Refreshed()
 }
 
 // mapErr gives an error its place in the contract.
