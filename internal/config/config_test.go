@@ -212,7 +212,7 @@ func TestErrors(t *testing.T) {
 		"credentials": "sources:\n" + "  - {name: a, type: vsphere, url: https://a, username: u, username_env: PATH, password_file: password, password_env: PATH}\n" +
 			"  - {name: b, type: vsphere, url: https://b, username: u, password_env: hunter2}\n" +
 			"  - name: c\n    type: vsphere\n    url: https://c\n    username: u\n    extension: {id: x, cert_file: password, key_file: gone.pem}\n    acting: {username: a}\n" +
-			"  - {name: d, type: vsphere, url: https://d, extension: {cert_file: password}}\n" +
+			"  - {name: d, type: vsphere, url: https://d, extension: {cert_file: password}, tag_categories: [env]}\n" +
 			"  - {name: e, type: vsphere, url: https://e}\n" +
 			"  - {name: f, type: vsphere, url: https://f, username: u, password_env: }\n",
 		"bad attributes": minimal + "    custom_attributes: {Owner: owner, Who: owner, Id: vm_id, Cost Center: cost-center, Empty: }\n" +

@@ -84,6 +84,9 @@ func (v *validator) sources() {
 		}
 		v.atLeast(at("interval"), src.Interval)
 		v.words(i)
+		if src.Extension != nil && len(src.TagCategories) > 0 {
+			v.bad(at("tag_categories"), at("tag_categories")+" cannot be read by an extension", "log in with a user and a password, or remove it")
+		}
 		v.tls(at("tls_config"), i)
 	}
 }
