@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/version"
@@ -107,13 +109,26 @@ func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []r
 	case p.decision.Verdict == remediation.Refuse:
 		return nil, fmt.Errorf("%w: %s", web.ErrConflict, p.decision.Why)
 	case len(p.actions) == 0:
-		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, p.why)
+		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip.Object), "its goal is reached"))
 	}
 	if actions, err = a.acting.engine.Submit(ctx, p.actions, by.Who, by.Why); err != nil {
 		return nil, refused(err)
 	}
-	_, err = a.changeTip(ctx, id, rules.Tip.Begin)
-	return actions, err
+	// The moves go, whatever became of the tip meanwhile; the next evaluation shows it.
+	_, _ = a.changeTip(ctx, id, rules.Tip.Begin)
+	return actions, nil
+}
+
+// frozenOn says which VMs of a host count as leaving or may not move, and why.
+func (a agent) frozenOn(host inventory.ID) string {
+	frozen := a.acting.engine.Frozen()
+	var parts []string
+	for _, vm := range a.Snapshot().VMsOn(host) {
+		if why, ok := frozen[vm.ID]; ok {
+			parts = append(parts, vm.Name+": "+why)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 func (a agent) Resolve(ctx context.Context, by web.By, id string, as remediation.State) (act remediation.Action, err error) {

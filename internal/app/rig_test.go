@@ -67,6 +67,7 @@ const deadline = 60 * time.Second
 // rig is simulated vCenters and what an operator has written for one agent over them.
 type rig struct {
 	t     *testing.T
+	began time.Time // what the clock runs from
 	clock *clock.Clock
 	dir   string
 	vcs   []*sim.VCenter
@@ -77,7 +78,8 @@ type rig struct {
 // newRig starts a vCenter for each config, on a common clock. The configuration watches them all, with manual remediation.
 func newRig(t *testing.T, speed float64, fleets ...sim.Config) *rig {
 	t.Helper()
-	r := &rig{t: t, clock: clock.New(speed), dir: t.TempDir()}
+	r := &rig{t: t, began: time.Now(), dir: t.TempDir()}
+	r.clock = clock.From(r.began, speed)
 	var sources []any
 	for _, cfg := range fleets {
 		cfg.Clock = r.clock

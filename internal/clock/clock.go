@@ -15,7 +15,10 @@ type Clock struct {
 }
 
 // New is a clock that starts now. A speed of 1 is real time; speeds below 1 are taken as 1.
-func New(speed float64) *Clock { return &Clock{start: time.Now(), speed: max(speed, 1)} }
+func New(speed float64) *Clock { return From(time.Now(), speed) }
+
+// From is a clock that started at a time that has passed: processes that agree on it agree on what time it is.
+func From(start time.Time, speed float64) *Clock { return &Clock{start: start, speed: max(speed, 1)} }
 
 // Speed is how many seconds of this clock pass in a real one.
 func (c *Clock) Speed() float64 { return c.speed }
