@@ -370,3 +370,15 @@ func (vc *VCenter) Rename(ref types.ManagedObjectReference, name string) error {
 	})
 	return nil
 }
+
+// SetVMConnection makes a VM orphaned, inaccessible and so on, or well again.
+func (vc *VCenter) SetVMConnection(ref types.ManagedObjectReference, state types.VirtualMachineConnectionState) error {
+	vm, ok := vc.reg.Get(ref).(*simulator.VirtualMachine)
+	if !ok {
+		return fmt.Errorf("connection of VM %s: %w", ref.Value, errNoSuch)
+	}
+	vc.reg.AtomicUpdate(vc.own(), vm, []types.PropertyChange{
+		{Name: "runtime.connectionState", Val: state}, {Name: "summary.runtime.connectionState", Val: state},
+	})
+	return nil
+}

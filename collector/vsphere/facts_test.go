@@ -1,0 +1,379 @@
+package vsphere_test
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vmware/govmomi/vapi/rest"
+	"github.com/vmware/govmomi/vapi/tags"
+	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+
+	"github.com/protip/protip/collector/exposition"
+	"github.com/protip/protip/collector/vsphere"
+	"github.com/protip/protip/internal/clock"
+	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/sim"
+)
+
+// hurry is a clock on which a slow interval takes a second.
+const hurry = 300
+
+// watched is a vCenter that is watched, and what is known of it.
+type watched struct {
+	*agent
+	vc     *sim.VCenter
+	faults *faults
+}
+
+func watch(t *testing.T, cfg sim.Config, change func(*vsphere.Options)) *watched {
+	t.Helper()
+	clk := clock.New(hurry)
+	cfg.Clock = clk
+	vc := startVCenter(t, cfg)
+	w := &watched{vc: vc, faults: newFaults(), agent: &agent{t: t, clock: clk, fleet: inventory.NewFleet(inventory.Source{Name: "vc", Interval: interval})}}
+	opts := vsphere.Options{Name: "vc", Clock: clk, Session: sessionOf(vc), Observer: w.faults}
+	if change != nil {
+		change(&opts)
+	}
+	src := newSource(t, opts)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	wg.Go(func() {
+		err := src.Watch(ctx, func(d inventory.Delta) {
+			if _, err := w.fleet.Apply(d, clk.Now()); err != nil {
+				t.Error(err)
+			}
+		})
+		if ctx.Err() == nil {
+			t.Errorf("watch ended: %v", err)
+		}
+	})
+	w.eventually(20*time.Second, "a listing", func() bool { return w.up("vc") })
+	return w
+}
+
+func (w *watched) id(kind inventory.Kind, find func(string) (types.ManagedObjectReference, bool), name string) inventory.ID {
+	w.t.Helper()
+	ref, ok := find(name)
+	if !ok {
+		w.t.Fatalf("no %s %s", kind, name)
+	}
+	return inventory.ID{Source: "vc", Kind: kind, Ref: ref.Value}
+}
+
+func (w *watched) vm(name string) inventory.ID   { return w.id(inventory.KindVM, w.vc.VM, name) }
+func (w *watched) host(name string) inventory.ID { return w.id(inventory.KindHost, w.vc.Host, name) }
+func (w *watched) store(name string) inventory.ID {
+	return w.id(inventory.KindDatastore, w.vc.Datastore, name)
+}
+
+func (w *watched) scrape() string {
+	h := exposition.New(w.fleet.Snapshot, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	return rec.Body.String()
+}
+
+// mixed is a cluster with all that can be set.
+func mixed() []sim.Cluster {
+	auto := false
+	return []sim.Cluster{{
+		Name: "prod", EVC: "intel-skylake", DRS: sim.DRS{Enabled: true, Behavior: types.DrsBehaviorFullyAutomated},
+		HA: sim.HA{Enabled: true, AdmissionControl: true, RestartPriority: types.DasVmPriorityHigh, Policy: &types.ClusterFailoverResourcesAdmissionControlPolicy{
+			CpuFailoverResourcesPercent: 25, MemoryFailoverResourcesPercent: 30, FailoverLevel: 1, AutoComputePercentages: &auto,
+		}},
+		Rules: []sim.Rule{{Name: "apart", Apart: true, VMs: []string{"a", "b"}}},
+		Ties: []sim.Tie{
+			{Name: "licence", Mandatory: true, VMs: []string{"a"}, Hosts: []string{"h1", "h2"}},
+			{Name: "quiet", Apart: true, VMs: []string{"a", "b"}, Hosts: []string{"h3"}},
+		},
+		Hosts: []sim.Host{
+			{Name: "h1", VMs: []sim.VM{{Name: "a", Restart: types.DasVmPriorityDisabled}, {Name: "b", DRSBehavior: types.DrsBehaviorManual, Restart: types.DasVmPriorityHigh}}},
+			{Name: "h2", VMs: []sim.VM{{Name: "golden", Template: true}, {Name: "c", Datastore: "nfs-01"}}},
+			{Name: "h3", VMs: []sim.VM{{Name: "d"}}},
+		},
+	}}
+}
+
+func TestClusterFacts(t *testing.T) {
+	t.Parallel()
+	w := watch(t, sim.Config{Clusters: mixed()}, nil)
+	id := w.id(inventory.KindCluster, w.vc.Cluster, "prod")
+	a, b := w.vm("a"), w.vm("b")
+	want := &inventory.Cluster{
+		ID: id, Name: "prod", EVC: "intel-skylake", DRS: inventory.DRS{Enabled: true, Automation: inventory.AutomationFull},
+		HA:        inventory.HA{Enabled: true, AdmissionControl: true, Policy: "percentage", HostFailures: 1},
+		Admission: inventory.Admission{ReservedCPU: 0.25, ReservedMemory: 0.3},
+		Rules:     []inventory.Rule{{Name: "apart", Kind: inventory.AntiAffinity, Enabled: true, VMs: []inventory.ID{a, b}}},
+		HostRules: []inventory.HostRule{
+			{
+				Name: "licence", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMGroup: "licence VMs", HostGroup: "licence hosts",
+				VMs: []inventory.ID{a}, Hosts: []inventory.ID{w.host("h1"), w.host("h2")},
+			},
+			{
+				Name: "quiet", Kind: inventory.AntiAffinity, Enabled: true, VMGroup: "quiet VMs", HostGroup: "quiet hosts",
+				VMs: []inventory.ID{a, b}, Hosts: []inventory.ID{w.host("h3")},
+			},
+		},
+		Overrides:       map[inventory.ID]inventory.Automation{b: inventory.AutomationManual},
+		RestartPriority: "high", RestartPriorities: map[inventory.ID]string{a: "disabled"},
+	}
+	// All of it is there with the listing, so that nothing shows a cluster that is only half known.
+	if got, _ := w.fleet.Snapshot().Cluster(id); !reflect.DeepEqual(got, want) {
+		t.Errorf("cluster\n%+v\nwant\n%+v", got, want)
+	}
+	if h, _ := w.fleet.Snapshot().Host(w.host("h1")); h.EVC != "intel-skylake" || h.MaxEVC != "intel-icelake" {
+		t.Errorf("EVC of the host is %q, at most %q", h.EVC, h.MaxEVC)
+	}
+
+	ref, _ := w.vc.Cluster("prod")
+	h3, _ := w.vc.Host("h3")
+	for _, tt := range []struct {
+		name     string
+		policy   types.BaseClusterDasAdmissionControlPolicy
+		want     inventory.Admission
+		failures int
+	}{
+		{"slots", &types.ClusterFailoverLevelAdmissionControlPolicy{FailoverLevel: 2, SlotPolicy: &types.ClusterFixedSizeSlotPolicy{Cpu: 500, Memory: 1024}},
+			inventory.Admission{SlotCPUHertz: 5e8, SlotMemoryBytes: 1 << 30}, 2},
+		{"hosts", &types.ClusterFailoverHostAdmissionControlPolicy{FailoverHosts: []types.ManagedObjectReference{h3}},
+			inventory.Admission{Hosts: []inventory.ID{w.host("h3")}}, 0},
+		{"none", nil, inventory.Admission{}, 0},
+	} {
+		if err := w.vc.SetHA(ref, sim.HA{Enabled: true, AdmissionControl: true, Policy: tt.policy}); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(5*time.Second, tt.name, func() bool {
+			c, _ := w.fleet.Snapshot().Cluster(id)
+			return reflect.DeepEqual(c.Admission, tt.want) && c.HA.HostFailures == tt.failures && c.EVC == "intel-skylake" && c.RestartPriority == "medium"
+		})
+	}
+}
+
+func TestDatastores(t *testing.T) {
+	t.Parallel()
+	w := watch(t, sim.Config{
+		Clusters:   mixed(),
+		Datastores: []sim.Datastore{{Name: "san-01", CapacityBytes: 1 << 40, FreeBytes: 1 << 39}, {Name: "nfs-01", Type: "NFS", Hosts: []string{"h2", "h3"}}},
+	}, nil)
+	san, nfs := w.store("san-01"), w.store("nfs-01")
+	get := func(id inventory.ID) inventory.DatastoreView { d, _ := w.fleet.Snapshot().Datastore(id); return d }
+	if d := get(nfs); d.Type != "NFS" || !d.Accessible || d.Maintenance || !maps.Equal(d.Mounts, map[inventory.ID]inventory.Mount{
+		w.host("h2"): {Accessible: true}, w.host("h3"): {Accessible: true},
+	}) {
+		t.Errorf("nfs-01 %+v", d.Datastore)
+	}
+	if d := get(san); d.CapacityBytes != 1<<40 || len(d.Mounts) != 3 {
+		t.Errorf("san-01 %+v", d.Datastore)
+	}
+	for name, on := range map[string]inventory.ID{"a": san, "c": nfs} {
+		if v, _ := w.fleet.Snapshot().VM(w.vm(name)); !slices.Equal(v.Datastores, []inventory.ID{on}) {
+			t.Errorf("%s lies on %v", name, v.Datastores)
+		}
+	}
+	free := func(want float64) func() bool {
+		return func() bool { v, ok := get(san).Samples.Value(inventory.DatastoreFree); return ok && v == want }
+	}
+	w.eventually(5*time.Second, "free space", free(1<<39))
+
+	// Nobody is told of free space: it is looked for.
+	sanRef, _ := w.vc.Datastore("san-01")
+	if err := w.vc.SetFree(sanRef, 1<<38); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(10*time.Second, "new free space", free(1<<38))
+
+	// One host loses its path, then all.
+	nfsRef, _ := w.vc.Datastore("nfs-01")
+	for _, h := range []string{"h2", "h3"} {
+		ref, _ := w.vc.Host(h)
+		if err := w.vc.SetAccess(nfsRef, ref, false); err != nil {
+			t.Fatal(err)
+		}
+		last := h == "h3"
+		w.eventually(5*time.Second, h+" out of reach", func() bool {
+			d := get(nfs)
+			runs, known := d.Runs(w.host(h))
+			return known && !runs && d.Accessible == !last && (d.CapacityBytes == 0) == last
+		})
+		if line := `virt_datastore_host_inaccessible_info{source="vc",datastore="nfs-01",datastore_id="` + nfs.Ref + `",host="` + h + `"`; !strings.Contains(w.scrape(), line) {
+			t.Errorf("%s is not shown", line)
+		}
+	}
+	w.eventually(10*time.Second, "what nobody reaches has no free space", func() bool {
+		w.fleet.Expire(w.clock.Now())
+		s := w.scrape()
+		return !strings.Contains(s, `virt_datastore_free_bytes{source="vc",datastore="nfs-01"`) && strings.Contains(s, `virt_datastore_accessible{source="vc",datastore="nfs-01",datastore_id="`+nfs.Ref+`"} 0`)
+	})
+	if _, ok := get(san).Samples.Value(inventory.DatastoreFree); !ok {
+		t.Error("san-01 has lost its free space too")
+	}
+	if n, err := w.faults.count("slow"); n != 0 {
+		t.Errorf("%d faults, last %v", n, err)
+	}
+}
+
+// person is another client of the vCenter's REST API.
+func person(t *testing.T, vc *sim.VCenter) *tags.Manager {
+	t.Helper()
+	client, err := vim25.NewClient(t.Context(), soap.NewClient(vc.URL(), true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := rest.NewClient(client)
+	if err := c.Login(t.Context(), vc.Login().User); err != nil {
+		t.Fatal(err)
+	}
+	return tags.NewManager(c)
+}
+
+func TestWordsOfPeople(t *testing.T) {
+	t.Parallel()
+	w := watch(t, sim.Config{Clusters: mixed()}, func(o *vsphere.Options) {
+		o.Attributes = map[string]string{"Owner": "owner", "Cost Center": "cost_center"}
+		o.Categories = []string{"env", "never made"}
+	})
+	a, b := w.vm("a"), w.vm("b")
+	get := func(id inventory.ID) *inventory.VM { v, _ := w.fleet.Snapshot().VM(id); return v.VM }
+	attribute := func(id inventory.ID, name, value string) {
+		t.Helper()
+		if err := w.vc.SetAttribute(vmRef(id), name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attribute(a, "Owner", "team a")
+	attribute(a, "Cost Center", "4711")
+	attribute(b, "Secret", "not asked for")
+	both := []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "team a"}}
+	w.eventually(10*time.Second, "attributes", func() bool { return slices.Equal(get(a).Annotations, both) })
+	attribute(a, "Cost Center", "")
+	w.eventually(5*time.Second, "an attribute taken away", func() bool { return slices.Equal(get(a).Annotations, both[1:]) })
+	if got := get(b).Annotations; got != nil {
+		t.Errorf("b has %v", got)
+	}
+
+	m := person(t, w.vc)
+	make := func(category string, names ...string) (ids []string) {
+		t.Helper()
+		id, err := m.CreateCategory(t.Context(), &tags.Category{Name: category, Cardinality: "MULTIPLE"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			tag, err := m.CreateTag(t.Context(), &tags.Tag{Name: name, CategoryID: id})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, tag)
+		}
+		return ids
+	}
+	env, other := make("env", "prod", "test"), make("other", "x")
+	for _, id := range append(slices.Clone(env), other...) {
+		if err := m.AttachTag(t.Context(), id, vmRef(a)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tagged := func(want ...inventory.Tag) func() bool {
+		return func() bool { return slices.Equal(get(a).Tags, want) }
+	}
+	prod, test := inventory.Tag{Category: "env", Name: "prod"}, inventory.Tag{Category: "env", Name: "test"}
+	w.eventually(10*time.Second, "tags", tagged(prod, test))
+	if s := w.scrape(); strings.Count(s, "virt_vm_tag_info{") != 2 || !strings.Contains(s, `vm_id="`+a.Ref+`",owner="team a"} 1`) {
+		t.Errorf("shown:\n%s", s)
+	}
+
+	// The REST API fails: what was known stays, and only it is in fault.
+	lift := w.vc.Inject(sim.Fault{Method: "REST", Fault: &types.SystemError{}})
+	w.eventually(10*time.Second, "a fault of tags", func() bool { n, _ := w.faults.count("tags"); return n > 0 })
+	if !tagged(prod, test)() || !w.up("vc") {
+		t.Error("an answer that did not come took tags away")
+	}
+	if _, err := w.faults.count("tags"); !strings.Contains(err.Error(), "session.create") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("the fault says %v", err)
+	}
+	lift()
+	if err := m.DetachTag(t.Context(), env[0], vmRef(a)); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(10*time.Second, "a tag taken away", tagged(test))
+	if n, err := w.faults.count("slow"); n != 0 {
+		t.Errorf("%d faults, last %v", n, err)
+	}
+}
+
+// TestOddObjectsStay holds that what is no ordinary VM keeps its series, and that they say what it is.
+func TestOddObjectsStay(t *testing.T) {
+	t.Parallel()
+	w := watch(t, sim.Config{Clusters: mixed()}, nil)
+	h3, _ := w.vc.Host("h3")
+	for _, err := range []error{
+		w.vc.SetVMConnection(vmRef(w.vm("a")), types.VirtualMachineConnectionStateOrphaned),
+		w.vc.SetVMConnection(vmRef(w.vm("b")), types.VirtualMachineConnectionStateInaccessible),
+		w.vc.SetConnection(h3, types.HostSystemConnectionStateNotResponding),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := map[string]inventory.Connection{"a": inventory.Orphaned, "b": inventory.Inaccessible, "c": inventory.Connected, "d": inventory.Disconnected, "golden": inventory.Connected}
+	w.eventually(5*time.Second, "connections", func() bool {
+		for name, want := range states {
+			if v, ok := w.fleet.Snapshot().VM(w.vm(name)); !ok || v.Connection != want {
+				return false
+			}
+		}
+		h, ok := w.fleet.Snapshot().Host(w.host("h3"))
+		return ok && h.Connection == inventory.Unreachable
+	})
+	s := w.scrape()
+	series := func(name, kind, object string) string {
+		for line := range strings.Lines(s) {
+			if strings.HasPrefix(line, name+`{source="vc",`+kind+`="`+object+`"`) {
+				return strings.TrimSpace(line[strings.LastIndexByte(line, ' '):])
+			}
+		}
+		return "none"
+	}
+	for name, connection := range states {
+		connected := "0"
+		if connection == inventory.Connected {
+			connected = "1"
+		}
+		template := "0"
+		if name == "golden" {
+			template = "1"
+		}
+		for metric, want := range map[string]string{"virt_vm_info": "1", "virt_vm_connected": connected, "virt_vm_template": template, "virt_vm_vcpus": "2"} {
+			if got := series(metric, "vm", name); got != want {
+				t.Errorf("%s of %s is %s, want %s", metric, name, got, want)
+			}
+		}
+	}
+	for metric, want := range map[string]string{"virt_host_info": "1", "virt_host_connected": "0"} {
+		if got := series(metric, "host", "h3"); got != want {
+			t.Errorf("%s of h3 is %s, want %s", metric, got, want)
+		}
+	}
+	w.eventually(10*time.Second, "what is out of reach has no samples", func() bool {
+		w.fleet.Expire(w.clock.Now())
+		for _, name := range []string{"a", "b", "d"} {
+			if v, _ := w.fleet.Snapshot().VM(w.vm(name)); v.Samples.Of(inventory.VMCPUUsage).OK() {
+				return false
+			}
+		}
+		return true
+	})
+}
