@@ -170,9 +170,10 @@ func (f *follower) follow(ctx context.Context) error {
 }
 
 // each runs cycle at once and then at each interval until ctx is done or the vCenter has forgotten the session; any other
-// error of a cycle is a fault of that part. next says how long after a cycle's start the next one is due.
+// error of a cycle is a fault of that part, and the cycle is made once more after a quarter of the interval: values are shown for
+// two intervals, which one failure must not outlast. next says how long after a cycle's start the next one is due.
 func (f *follower) each(ctx context.Context, part string, next func(started time.Time) time.Duration, cycle func(context.Context) error) error {
-	for {
+	for again := false; ; {
 		began, started := time.Now(), f.opts.Clock.Now()
 		err := cycle(ctx)
 		if ctx.Err() != nil {
@@ -187,6 +188,9 @@ func (f *follower) each(ctx context.Context, part string, next func(started time
 		f.opts.Observer.Cycle(part, time.Since(began).Seconds())
 		// A cycle that took longer than its interval is followed by a pause all the same.
 		pause := max(next(started)-f.opts.Clock.Now().Sub(started), f.opts.Interval/10)
+		if again = err != nil && !again; again {
+			pause = min(pause, f.opts.Interval/4)
+		}
 		if err := f.opts.Clock.Sleep(ctx, pause); err != nil {
 			return err
 		}

@@ -16,10 +16,23 @@ type User struct {
 	Lacks          []string // privileges, as Resource.HotMigrate; it has all others
 }
 
+// SetPassword changes the password of Config.User. Sessions go on.
+func (vc *VCenter) SetPassword(password string) {
+	vc.life.Lock()
+	defer vc.life.Unlock()
+	vc.cfg.Password = password
+}
+
+func (vc *VCenter) password() string {
+	vc.life.Lock()
+	defer vc.life.Unlock()
+	return vc.cfg.Password
+}
+
 // mayLogIn reports whether an account has that password.
 func (vc *VCenter) mayLogIn(req *types.Login) bool {
 	same := func(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
-	if req.UserName == vc.cfg.User && same(req.Password, vc.cfg.Password) {
+	if req.UserName == vc.cfg.User && same(req.Password, vc.password()) {
 		return true
 	}
 	return slices.ContainsFunc(vc.cfg.Users, func(u User) bool { return u.Name == req.UserName && same(req.Password, u.Password) })

@@ -249,7 +249,7 @@ func (vc *VCenter) URL() *url.URL {
 // Login is URL with the user and the password, as govmomi wants it.
 func (vc *VCenter) Login() *url.URL {
 	u := vc.URL()
-	u.User = url.UserPassword(vc.cfg.User, vc.cfg.Password)
+	u.User = url.UserPassword(vc.cfg.User, vc.password())
 	return u
 }
 
