@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func TestScript(t *testing.T) {
 // patience is how long a script waits for what a running program should do.
 const patience = 60 * time.Second
 
-// vcenter NAME starts a vCenter, and writes NAME.yml, which watches it, and the files that this names.
+// vcenter NAME starts a vCenter, writes NAME.yml, which watches it, and the files that this names, and sets VCENTER to host:port.
 func vcenterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	name := args[0]
 	vc, err := sim.StartVCenter(sim.Config{
@@ -64,6 +65,7 @@ func vcenterCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(vc.Close)
 	write := func(file, text string) { ts.Check(os.WriteFile(ts.MkAbs(file), []byte(text), 0o600)) }
+	ts.Setenv("VCENTER", vc.URL().Host)
 	write(name+".pem", string(vc.CAPEM()))
 	write(name+".password", "hunter2\n")
 	write(name+".yml", "sources:\n  - name: "+name+"\n    type: vsphere\n    url: "+vc.URL().String()+
@@ -177,4 +179,22 @@ func sigtermCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
 	}
+}
+
+// journal is a log that may be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }

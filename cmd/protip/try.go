@@ -203,7 +203,8 @@ func permanentConfig(src config.Source) (string, error) {
 }
 
 func printTrial(w *tabwriter.Writer, t app.Trial, permanent string) {
-	fmt.Fprintf(w, "%d clusters, %d hosts, %d VMs, %d of them running\n", len(t.Clusters), t.Hosts, t.VMs, t.Running)
+	fmt.Fprintf(w, "%s, %s, %s, %d of them running\n",
+		plural(len(t.Clusters), "cluster"), plural(t.Hosts, "host"), plural(t.VMs, "VM"), t.Running)
 	for _, missing := range t.Missing {
 		fmt.Fprintf(w, "note: %s\n", missing)
 	}

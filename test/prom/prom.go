@@ -51,6 +51,18 @@ func CheckMetrics(t testing.TB, body []byte) {
 	}
 }
 
+// CheckConfig holds a configuration of Prometheus against promtool check config.
+func CheckConfig(t testing.TB, text []byte) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "prometheus.yml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(Tool(t, "promtool"), "check", "config", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool check config: %v\n%s", err, out)
+	}
+}
+
 // Server is a running Prometheus.
 type Server struct {
 	URL string
