@@ -136,7 +136,11 @@ func (r *recorder) checkSamples(d *inventory.Delta) {
 		}
 		at := time.UnixMilli(s.At)
 		// A little slack for the future: a platform's clock is compared over a network.
-		if at.Before(now.Add(-2*r.f.Interval)) || at.After(now.Add(r.f.Interval/10)) {
+		age := 2 * r.f.Interval
+		if s.ID.Kind == inventory.KindDatastore {
+			age = 3 * inventory.SlowInterval
+		}
+		if at.Before(now.Add(-age)) || at.After(now.Add(r.f.Interval/10)) {
 			r.t.Errorf("sample of %v is from %v, now is %v", s.ID, at, now)
 		}
 		if len(s.Values) == 0 {

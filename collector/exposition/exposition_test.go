@@ -224,10 +224,13 @@ func parse(t testing.TB, body []byte) map[string]int {
 func TestEveryNameIsShownAndNoneTwice(t *testing.T) {
 	fleet := twoSources(t)
 	var sets []inventory.SampleSet
-	for _, kind := range []inventory.Kind{inventory.KindVM, inventory.KindHost} {
+	for _, kind := range []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindDatastore} {
 		set := inventory.SampleSet{ID: vmID("lab", "vm-3"), At: epoch.UnixMilli()}
 		if kind == inventory.KindHost {
 			set.ID = hostID("lab", "host-1")
+		}
+		if kind == inventory.KindDatastore {
+			set.ID = datastoreID("lab", "datastore-1")
 		}
 		for _, m := range inventory.MetricsOf(kind) {
 			set.Values = append(set.Values, inventory.Value{Metric: m, Value: 0.25})

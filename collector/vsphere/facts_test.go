@@ -24,6 +24,7 @@ import (
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/sim"
+	"github.com/protip/protip/internal/sim/load"
 )
 
 // hurry is a clock on which a slow interval takes a second.
@@ -166,6 +167,7 @@ func TestDatastores(t *testing.T) {
 	t.Parallel()
 	w := watch(t, sim.Config{
 		Clusters:   mixed(),
+		Load:       load.Steady(load.Use{CPU: 0.5, DiskRead: 8 << 20, DiskWritten: 4 << 20, DiskLatency: 7 * time.Millisecond}),
 		Datastores: []sim.Datastore{{Name: "san-01", CapacityBytes: 1 << 40, FreeBytes: 1 << 39}, {Name: "nfs-01", Type: "NFS", Hosts: []string{"h2", "h3"}}},
 	}, nil)
 	san, nfs := w.store("san-01"), w.store("nfs-01")
@@ -187,6 +189,14 @@ func TestDatastores(t *testing.T) {
 		return func() bool { v, ok := get(san).Samples.Value(inventory.DatastoreFree); return ok && v == want }
 	}
 	w.eventually(5*time.Second, "free space", free(1<<39))
+
+	// Latency is what the vCenter has rolled up over whole five minutes.
+	w.eventually(10*time.Second, "latency", func() bool {
+		read, ok := get(san).Samples.Value(inventory.DatastoreReadLatency)
+		write, ok2 := get(san).Samples.Value(inventory.DatastoreWriteLatency)
+		at := get(san).Samples.Of(inventory.DatastoreReadLatency).Time()
+		return ok && ok2 && read == 0.007 && write == 0.007 && at.Sub(at.Round(5*time.Minute)).Abs() < 10*time.Second
+	})
 
 	// Nobody is told of free space: it is looked for.
 	sanRef, _ := w.vc.Datastore("san-01")
@@ -220,8 +230,10 @@ func TestDatastores(t *testing.T) {
 	if _, ok := get(san).Samples.Value(inventory.DatastoreFree); !ok {
 		t.Error("san-01 has lost its free space too")
 	}
-	if n, err := w.faults.count("slow"); n != 0 {
-		t.Errorf("%d faults, last %v", n, err)
+	for _, part := range []string{"slow", "history"} {
+		if n, err := w.faults.count(part); n != 0 {
+			t.Errorf("%d faults of %s, last %v", n, part, err)
+		}
 	}
 }
 

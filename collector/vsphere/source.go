@@ -162,6 +162,7 @@ func (f *follower) follow(ctx context.Context) error {
 	start(func(ctx context.Context) error { return f.sampleUsage(ctx, view) })
 	start(f.samplePerf)
 	start(func(ctx context.Context) error { return f.sampleSlow(ctx, view) })
+	start(f.sampleHistory)
 	if len(f.opts.Categories) > 0 {
 		start(f.readTags)
 	}

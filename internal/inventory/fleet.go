@@ -113,8 +113,8 @@ func (f *Fleet) Down(source string, err error) {
 	f.publish(&next)
 }
 
-// Expire takes the value of every sample that at the time now is older than two intervals of its source (of a slow metric, two
-// slow intervals), and keeps its time.
+// Expire takes the value of every sample that at the time now is older than two intervals of its source (of a slow metric,
+// three slow intervals), and keeps its time.
 // Who renders, judges or plans calls it first. It costs a pass over the samples and publishes only if something expired.
 func (f *Fleet) Expire(now time.Time) {
 	f.mu.Lock()
@@ -122,11 +122,11 @@ func (f *Fleet) Expire(now time.Time) {
 	for _, old := range f.current.Load().views {
 		var oldest [metricCount]int64
 		for m := range oldest {
-			interval := old.source.Interval
+			age := 2 * old.source.Interval
 			if Metric(m).slow() {
-				interval = max(interval, SlowInterval)
+				age = max(age, 3*SlowInterval)
 			}
-			oldest[m] = now.Add(-2 * interval).UnixMilli()
+			oldest[m] = now.Add(-age).UnixMilli()
 		}
 		hosts, vms, datastores := edit(old.hosts), edit(old.vms), edit(old.datastores)
 		hit := hosts.expire(HostCPUUsage, &oldest)

@@ -341,11 +341,11 @@ func TestDatastores(t *testing.T) {
 		t.Errorf("%d datastores", n)
 	}
 	// Free space is renewed slowly, and is true for as long.
-	f.Expire(epoch.Add(2 * SlowInterval))
+	f.Expire(epoch.Add(3 * SlowInterval))
 	if d1, _ := f.Snapshot().Datastore(datastore("d1")); !d1.Samples.Of(DatastoreFree).OK() {
 		t.Error("expired too early")
 	}
-	f.Expire(epoch.Add(2*SlowInterval + time.Second))
+	f.Expire(epoch.Add(3*SlowInterval + time.Second))
 	if d1, _ := f.Snapshot().Datastore(datastore("d1")); d1.Samples.Of(DatastoreFree).OK() {
 		t.Error("not expired")
 	}

@@ -32,6 +32,8 @@ const (
 	HostUptime
 
 	DatastoreFree
+	DatastoreReadLatency
+	DatastoreWriteLatency
 
 	metricCount
 )
@@ -54,7 +56,8 @@ type Desc struct {
 	Help string
 }
 
-// SlowInterval is how often slow metrics are sampled.
+// SlowInterval is how often slow metrics are sampled. They are true for three times as long: what a platform makes every five
+// minutes it may have only five minutes later.
 const SlowInterval = 5 * time.Minute
 
 var catalogue = [...]Desc{
@@ -78,7 +81,9 @@ var catalogue = [...]Desc{
 	HostMemoryUsageRatio: {"virt_host_memory_usage_ratio", KindHost, Gauge, "ratio", "Memory used on the host, over its capacity."},
 	HostUptime:           {"virt_host_uptime_seconds", KindHost, Gauge, "seconds", "Time since the host was started."},
 
-	DatastoreFree: {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
+	DatastoreFree:         {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
+	DatastoreReadLatency:  {"virt_datastore_read_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a read of the datastore took, over five minutes."},
+	DatastoreWriteLatency: {"virt_datastore_write_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a write to the datastore took, over five minutes."},
 }
 
 // span is the range [first, end) of a kind's metrics.

@@ -124,10 +124,14 @@ func (vc *VCenter) refuseQuery(req *types.QueryPerf) *soap.Fault {
 		&types.RestrictedByAdministrator{Details: setting})
 }
 
-// queryEntity is one entity's answer, nil if it does not exist. Only realtime samples are kept: other intervals have none.
+// queryEntity is one entity's answer, nil if it does not exist. Only realtime samples are kept of VMs and hosts: other intervals
+// have none.
 func (g *gateway) queryEntity(spec *types.PerfQuerySpec, kept memo) types.BasePerfEntityMetricBase {
 	if g.vc.reg.Get(spec.Entity) == nil {
 		return nil
+	}
+	if spec.Entity.Type == "Datastore" {
+		return g.queryStore(spec, kept)
 	}
 	var samples []*sample
 	if spec.IntervalId == 0 || spec.IntervalId == int32(sampleLength/time.Second) {
