@@ -80,8 +80,12 @@ func (p *perf) samples(answers []*answer, skew time.Duration) []inventory.Sample
 		for i := range a.series {
 			s := &a.series[i]
 			v := p.tree.vms[s.vm]
-			if v == nil || !p.tree.runs(v) {
-				continue // it left or was switched off while the call was made
+			if v == nil {
+				continue // it left while the call was made
+			}
+			h := p.tree.hosts[v.Host.Ref]
+			if !v.runsOn(h) {
+				continue // or was switched off
 			}
 			known := p.totals.of(s.vm)
 			if fresh = s.fresh(fresh[:0], known.last, skew, now); len(fresh) == 0 {
@@ -92,7 +96,7 @@ func (p *perf) samples(answers []*answer, skew time.Duration) []inventory.Sample
 			p.count(&all, s, fresh, known)
 			set := inventory.SampleSet{ID: v.ID, At: newest.at.UnixMilli(), Values: all[from:len(all):len(all)]}
 			if ready, ok := valueOf(values(set.Values), inventory.VMCPUContention); ok {
-				waits.add(v, ready, newest.at)
+				waits.add(h, v, ready, newest.at)
 			}
 			if len(set.Values) > 0 {
 				out = append(out, set)
@@ -200,7 +204,7 @@ func valueOf(v values, m inventory.Metric) (float64, bool) {
 
 // contention gathers that of the VMs by the host they run on, in one cycle: a host's past is that of the VMs it had then.
 type contention struct {
-	byHost map[string]*hostContention // by MoRef value
+	byHost map[*host]*hostContention
 	newest time.Time
 }
 
@@ -211,21 +215,21 @@ type hostContention struct {
 }
 
 func newContention(hosts int) *contention {
-	return &contention{byHost: make(map[string]*hostContention, hosts)}
+	return &contention{byHost: make(map[*host]*hostContention, hosts)}
 }
 
 // add adds a VM's. One that moved while the sample was made waited on two hosts, and counts for neither.
-func (c *contention) add(v *vm, ratio float64, at time.Time) {
+func (c *contention) add(on *host, v *vm, ratio float64, at time.Time) {
 	if at.After(c.newest) {
 		c.newest = at
 	}
 	if v.moved.After(at.Add(-realtime * time.Second)) {
 		return
 	}
-	h := c.byHost[v.Host.Ref]
+	h := c.byHost[on]
 	if h == nil {
 		h = &hostContention{}
-		c.byHost[v.Host.Ref] = h
+		c.byHost[on] = h
 	}
 	h.weighted += ratio * float64(v.VCPUs)
 	h.worst = max(h.worst, ratio)
@@ -255,7 +259,7 @@ func (c *contention) samples(tree *tree) []inventory.SampleSet {
 		}
 		mean, worst, at := 0.0, 0.0, c.newest
 		if vcpus := running[ref]; vcpus > 0 {
-			m := c.byHost[ref]
+			m := c.byHost[h]
 			if m == nil || 2*m.vcpus < vcpus {
 				continue
 			}

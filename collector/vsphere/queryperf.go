@@ -49,9 +49,9 @@ func (a *answer) release() {
 
 // queryPerf asks for counters of VMs in one call. The caller releases the answer.
 func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []ask) (*answer, error) {
-	body := perfRequest(c.ServiceContent.PerfManager.Value, counters, asks)
+	request := newPerfRequest(c.ServiceContent.PerfManager.Value, counters, asks)
 	a := answers.Get().(*answer)
-	err := c.Call(ctx, "QueryPerf", body, func(s *platform.Scanner) error { return a.read(s, counters, asks) })
+	err := c.Call(ctx, "QueryPerf", request.size(), request.append, func(s *platform.Scanner) error { return a.read(s, counters, asks) })
 	if err != nil {
 		a.release()
 		return nil, err
@@ -60,28 +60,38 @@ func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []a
 }
 
 // perfRequest asks for each counter of the VM as a whole (instance ""), as CSV.
-func perfRequest(manager string, counters []int32, asks []ask) []byte {
-	var rest []byte
-	rest = append(rest, "</maxSample>"...)
-	for _, id := range counters {
-		rest = append(rest, "<metricId><counterId>"...)
-		rest = strconv.AppendInt(rest, int64(id), 10)
-		rest = append(rest, "</counterId><instance></instance></metricId>"...)
-	}
-	rest = append(rest, "<intervalId>"...)
-	rest = strconv.AppendInt(rest, realtime, 10)
-	rest = append(rest, "</intervalId><format>csv</format></querySpec>"...)
+type perfRequest struct {
+	manager string
+	asks    []ask
+	rest    []byte // of what is asked of each VM: the same for all
+}
 
-	b := make([]byte, 0, 128+len(asks)*(len(rest)+96))
+func newPerfRequest(manager string, counters []int32, asks []ask) *perfRequest {
+	b := make([]byte, 0, 128+64*len(counters))
+	b = append(b, "</maxSample>"...)
+	for _, id := range counters {
+		b = append(b, "<metricId><counterId>"...)
+		b = strconv.AppendInt(b, int64(id), 10)
+		b = append(b, "</counterId><instance/></metricId>"...)
+	}
+	b = append(b, "<intervalId>"...)
+	b = strconv.AppendInt(b, realtime, 10)
+	b = append(b, "</intervalId><format>csv</format></querySpec>"...)
+	return &perfRequest{manager, asks, b}
+}
+
+func (r *perfRequest) size() int { return 128 + len(r.asks)*(len(r.rest)+96) }
+
+func (r *perfRequest) append(b []byte) []byte {
 	b = append(b, `<QueryPerf xmlns="urn:vim25"><_this type="PerformanceManager">`...)
-	b = platform.AppendText(b, manager)
+	b = platform.AppendText(b, r.manager)
 	b = append(b, "</_this>"...)
-	for _, a := range asks {
+	for _, a := range r.asks {
 		b = append(b, `<querySpec><entity type="VirtualMachine">`...)
 		b = platform.AppendText(b, a.vm)
 		b = append(b, "</entity><maxSample>"...)
 		b = strconv.AppendInt(b, int64(min(a.count, maxSamples)), 10)
-		b = append(b, rest...)
+		b = append(b, r.rest...)
 	}
 	return append(b, "</QueryPerf>"...)
 }
@@ -89,6 +99,7 @@ func perfRequest(manager string, counters []int32, asks []ask) []byte {
 // read reads a QueryPerfResponse. What is not of a VM that was asked for, or not in CSV, is passed over.
 func (a *answer) read(s *platform.Scanner, counters []int32, asks []ask) error {
 	r := perfReader{Scanner: s, answer: a, counters: counters, asks: asks, seen: make([]bool, len(counters))}
+	a.series = slices.Grow(a.series, len(asks))
 	for s.Child() { // returnval
 		if string(s.Type()) != "PerfEntityMetricCSV" {
 			s.Skip()
@@ -123,7 +134,7 @@ func (r *perfReader) entity() error {
 	vm, first, timed := -1, len(r.values), false
 	clear(r.seen)
 	r.guess = 0
-	for r.Child() {
+	for r.usual(r.values[first:]); r.Child(); r.usual(r.values[first:]) {
 		switch string(r.Name()) {
 		case "entity":
 			if string(r.Attr("type")) == typeVM {
@@ -193,7 +204,11 @@ func (r *perfReader) setTimes(csv []byte) {
 		r.at = r.times[from:len(r.times):len(r.times)]
 	}
 	r.info = append(r.info[:0], csv...)
-	for range len(r.at) * len(r.counters) {
+	n := len(r.at) * len(r.counters)
+	if cap(r.values)-len(r.values) < n { // mostly all VMs have as many
+		r.values = slices.Grow(r.values, n*max(len(r.asks)-len(r.series), 1))
+	}
+	for range n {
 		r.values = append(r.values, math.NaN())
 	}
 }
@@ -234,14 +249,55 @@ func (r *perfReader) counter(values []float64) error {
 	return r.Err()
 }
 
+// usual reads counters that stand next in the form that vCenters write, as many as are in the buffer: nine elements in ten are
+// theirs. What has another form is left to counter.
+func (r *perfReader) usual(values []float64) {
+	if len(values) == 0 {
+		return
+	}
+	for {
+		b := r.Ahead()
+		rest, ok := bytes.CutPrefix(b, []byte("<value><id><counterId>"))
+		if !ok {
+			return
+		}
+		id, n := int64(0), 0
+		for n < len(rest) && n < 9 && rest[n] >= '0' && rest[n] <= '9' {
+			id = id*10 + int64(rest[n]-'0')
+			n++
+		}
+		if n == 0 {
+			return
+		}
+		if rest, ok = bytes.CutPrefix(rest[n:], []byte("</counterId><instance></instance></id><value>")); !ok {
+			return
+		}
+		if n = bytes.IndexByte(rest, '<'); n < 0 {
+			return
+		}
+		text := rest[:n]
+		if rest, ok = bytes.CutPrefix(rest[n:], []byte("</value></value>")); !ok || bytes.IndexByte(text, '&') >= 0 {
+			return
+		}
+		if n = r.place(int32(id)); n >= 0 {
+			if r.seen[n] {
+				return
+			}
+			r.seen[n] = true
+			readValues(values[n*len(r.at):(n+1)*len(r.at)], text)
+		}
+		r.Pass(len(b) - len(rest))
+	}
+}
+
 // counterID reads a PerfMetricId: the counter's place in counters, -1 if it was not asked for or is of a part of the VM.
 func (r *perfReader) counterID() (int, error) {
 	n, named, whole := -1, false, true
 	for r.Child() {
 		switch string(r.Name()) {
 		case "counterId":
-			id, err := strconv.ParseInt(string(bytes.TrimSpace(r.Text())), 10, 32)
-			if err != nil || named {
+			id, ok := parseValue(r.Text())
+			if !ok || id > math.MaxInt32 || named {
 				return -1, errors.New("answer has a counter whose id cannot be read")
 			}
 			n, named = r.place(int32(id)), true
@@ -291,15 +347,24 @@ func appendTimes(to []time.Time, csv []byte) []time.Time {
 // readValues reads "12,,-1,7" into values, which are missing (NaN) so far, if it has as many. An empty value, and a negative one
 // (the vCenter's -1), is one it does not have.
 func readValues(values []float64, csv []byte) {
-	if len(csv) == 0 || bytes.Count(csv, []byte(",")) != len(values)-1 {
+	fields := 1
+	for _, c := range csv {
+		if c == ',' {
+			fields++
+		}
+	}
+	if len(csv) == 0 || fields != len(values) {
 		return
 	}
 	for i := range values {
-		var field []byte
-		field, csv, _ = bytes.Cut(csv, []byte(","))
-		if n, ok := parseValue(field); ok {
+		end := 0
+		for end < len(csv) && csv[end] != ',' {
+			end++
+		}
+		if n, ok := parseValue(csv[:end]); ok {
 			values[i] = n
 		}
+		csv = csv[min(end+1, len(csv)):]
 	}
 }
 

@@ -343,7 +343,11 @@ func TestPerfRequest(t *testing.T) {
 	var got struct {
 		Req types.QueryPerfRequestType `xml:"urn:vim25 QueryPerf"`
 	}
-	body := perfRequest("Perf<Mgr", []int32{7, 12}, []ask{{"vm-1", 2}, {"a<&>b", 999}})
+	request := newPerfRequest("Perf<Mgr", []int32{7, 12}, []ask{{"vm-1", 2}, {"a<&>b", 999}})
+	body := request.append(nil)
+	if len(body) > request.size() {
+		t.Errorf("%d bytes, which is more than %d", len(body), request.size())
+	}
 	dec := xml.NewDecoder(bytes.NewReader([]byte("<Body>" + string(body) + "</Body>")))
 	dec.TypeFunc = types.TypeFunc()
 	if err := dec.Decode(&got); err != nil {

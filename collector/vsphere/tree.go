@@ -209,8 +209,10 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 }
 
 // runs reports whether the vCenter has current figures of the VM.
-func (t *tree) runs(v *vm) bool {
-	h := t.hosts[v.Host.Ref]
+func (t *tree) runs(v *vm) bool { return v.runsOn(t.hosts[v.Host.Ref]) }
+
+// runsOn is runs for a VM whose host, nil if it is not known, is at hand.
+func (v *vm) runsOn(h *host) bool {
 	return v.Power == inventory.PowerOn && v.Connection == inventory.Connected && h != nil && h.answers()
 }
 

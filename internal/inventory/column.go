@@ -41,6 +41,9 @@ func indexByHost[T any](facts []*T) func() map[ID][]int {
 type editor[T any] struct {
 	column[T]
 	ownIndex, ownFacts, ownSamples bool
+
+	spare    Samples // allocated and not yet used
+	together int     // how many objects' samples were allocated at once
 }
 
 func edit[T any](c column[T]) *editor[T] { return &editor[T]{column: c} }
@@ -129,7 +132,7 @@ func (e *editor[T]) sample(set *SampleSet) {
 		return
 	}
 	first, end := span(set.ID.Kind)
-	next := make(Samples, end-first)
+	next := e.room(int(end - first))
 	copy(next, e.samples[slot])
 	for _, v := range set.Values {
 		if v.Metric >= first && v.Metric < end {
@@ -138,6 +141,21 @@ func (e *editor[T]) sample(set *SampleSet) {
 	}
 	e.writeSamples()
 	e.samples[slot] = next
+}
+
+// maxTogether is how many objects' samples are allocated together. An object that is sampled no more keeps its neighbours' from
+// being freed, so that it must not be many.
+const maxTogether = 32
+
+// room is a place for n samples.
+func (e *editor[T]) room(n int) Samples {
+	if len(e.spare) < n {
+		e.together = min(max(2*e.together, 1), maxTogether)
+		e.spare = make(Samples, e.together*n)
+	}
+	next := e.spare[:n:n]
+	e.spare = e.spare[n:]
+	return next
 }
 
 // expire takes the value of every sample that is older than its metric's oldest (Unix milliseconds) and reports whether there

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/vmware/govmomi/fault"
@@ -113,8 +112,8 @@ func (c *Conn) callInts(ctx context.Context, method string, req any, r *ints) er
 	if err := xml.NewEncoder(&body).EncodeElement(req, start); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
-	r.token = ""
-	return c.Call(ctx, method, body.Bytes(), r.read)
+	r.token, r.tag = "", r.tag[:0]
+	return c.Call(ctx, method, body.Len(), func(b []byte) []byte { return append(b, body.Bytes()...) }, r.read)
 }
 
 // ints reads a RetrieveResult.
@@ -125,6 +124,8 @@ type ints struct {
 
 	token     string
 	kind, ref []byte
+	guess     int    // in paths: what the next property mostly is
+	tag       []byte // of the last value that was a whole number: mostly they are all the same
 }
 
 func (r *ints) read(s *Scanner) error {
@@ -147,8 +148,8 @@ func (r *ints) read(s *Scanner) error {
 
 func (r *ints) object(s *Scanner) error {
 	clear(r.values)
-	r.kind, r.ref = r.kind[:0], r.ref[:0]
-	for s.Child() {
+	r.kind, r.ref, r.guess = r.kind[:0], r.ref[:0], 0
+	for r.usual(s); s.Child(); r.usual(s) {
 		switch string(s.Name()) {
 		case "obj":
 			r.kind = append(r.kind[:0], s.Attr("type")...)
@@ -175,17 +176,71 @@ func (r *ints) object(s *Scanner) error {
 	return nil
 }
 
+// usual reads properties that stand next in the form that vCenters write, as many as are in the buffer. What has another form is
+// left to property.
+func (r *ints) usual(s *Scanner) {
+	for len(r.tag) > 0 {
+		b := s.Ahead()
+		rest, ok := bytes.CutPrefix(b, []byte("<propSet><name>"))
+		if !ok {
+			return
+		}
+		n := bytes.IndexByte(rest, '<')
+		if n < 0 {
+			return
+		}
+		path := r.place(rest[:n])
+		if path < 0 {
+			return
+		}
+		if rest, ok = bytes.CutPrefix(rest[n:], []byte(`</name>`)); !ok {
+			return
+		}
+		if rest, ok = bytes.CutPrefix(rest, r.tag); !ok {
+			return
+		}
+		if n = bytes.IndexByte(rest, '<'); n < 0 {
+			return
+		}
+		value, ok := parseInt32(rest[:n])
+		if !ok {
+			return
+		}
+		if rest, ok = bytes.CutPrefix(rest[n:], []byte("</val></propSet>")); !ok {
+			return
+		}
+		r.values[path] = Int{value, true}
+		s.Pass(len(b) - len(rest))
+	}
+}
+
+// place is the place of a property in paths, -1 if it is none of them.
+func (r *ints) place(path []byte) int {
+	for range r.paths {
+		n := r.guess
+		if r.guess++; r.guess == len(r.paths) {
+			r.guess = 0
+		}
+		if r.paths[n] == string(path) {
+			return n
+		}
+	}
+	return -1
+}
+
 func (r *ints) property(s *Scanner) error {
 	path := -1
 	for s.Child() {
 		switch string(s.Name()) {
 		case "name":
-			name := s.Text()
-			path = slices.IndexFunc(r.paths, func(p string) bool { return p == string(name) })
+			path = r.place(s.Text())
 		case "val":
 			if path < 0 || string(s.Type()) != "int" {
 				s.Skip()
 				continue
+			}
+			if r.tag = r.tag[:0]; !bytes.HasSuffix(s.Tag(), []byte("/>")) {
+				r.tag = append(r.tag, s.Tag()...)
 			}
 			n, ok := parseInt32(s.Text())
 			if !ok {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -23,19 +22,17 @@ const (
 )
 
 // Call makes one call whose request was written by hand and whose answer is read by hand: it is for the few that come often
-// and are large. body is the method's element; read is given the answer's, open. Deadline, errors and faults are as those of
+// and are large. write appends the method's element, of about size bytes; read is given the answer's, open. Deadline, errors and faults are as those of
 // RoundTrip. The whole answer was well-formed, and was read, if there is no error; read must not trust what it has before.
-func (c *Conn) Call(ctx context.Context, method string, body []byte, read func(*Scanner) error) error {
+func (c *Conn) Call(ctx context.Context, method string, size int, write func([]byte) []byte, read func(*Scanner) error) error {
 	return c.guard(ctx, method, 0, func(ctx context.Context) error {
-		req, err := http.NewRequest(http.MethodPost, c.URL().String(), nil)
+		// Not from a pool: the transport may still read it when the answer has come.
+		body := append(make([]byte, 0, len(envelopeHead)+size+len(envelopeTail)), envelopeHead...)
+		body = append(write(body), envelopeTail...)
+		req, err := http.NewRequest(http.MethodPost, c.URL().String(), bytes.NewReader(body))
 		if err != nil {
 			return err
 		}
-		req.GetBody = func() (io.ReadCloser, error) {
-			return io.NopCloser(io.MultiReader(strings.NewReader(envelopeHead), bytes.NewReader(body), strings.NewReader(envelopeTail))), nil
-		}
-		req.Body, _ = req.GetBody()
-		req.ContentLength = int64(len(envelopeHead) + len(body) + len(envelopeTail))
 		req.Header.Set("Content-Type", `text/xml; charset="utf-8"`)
 		req.Header.Set("SOAPAction", c.soap.Namespace+"/"+c.soap.Version)
 		return c.soap.Do(ctx, req, func(res *http.Response) error {

@@ -34,6 +34,8 @@ func connTo(t *testing.T, answer http.HandlerFunc) *Conn {
 	return c
 }
 
+func nothing(b []byte) []byte { return b }
+
 func envelope(body string) string {
 	return `<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="` + xsiNamespace + `"><s:Body>` + body + `</s:Body></s:Envelope>`
 }
@@ -80,7 +82,7 @@ func TestCallAndRoundTripFailAlike(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := connTo(t, tt.answer)
 			_, theirs := methods.CurrentTime(t.Context(), c, &types.CurrentTime{})
-			ours := c.Call(t.Context(), "CurrentTime", nil, func(s *Scanner) error { s.Skip(); return s.Err() })
+			ours := c.Call(t.Context(), "CurrentTime", 0, nothing, func(s *Scanner) error { s.Skip(); return s.Err() })
 			for name, err := range map[string]error{"RoundTrip": theirs, "Call": ours} {
 				if !tt.is(err) {
 					t.Errorf("%s: not told by %v", name, err)
@@ -102,20 +104,20 @@ func TestCallEnds(t *testing.T) {
 	})
 	t.Cleanup(func() { close(stuck) })
 	c.opts.Timeout = 50 * time.Millisecond
-	err := c.Call(t.Context(), "CurrentTime", nil, func(s *Scanner) error { s.Skip(); return s.Err() })
+	err := c.Call(t.Context(), "CurrentTime", 0, nothing, func(s *Scanner) error { s.Skip(); return s.Err() })
 	if !IsTimeout(err) || !IsOverload(err) {
 		t.Errorf("half an answer: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	c.opts.Timeout = time.Minute
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if err := c.Call(ctx, "CurrentTime", nil, func(s *Scanner) error { s.Skip(); return s.Err() }); !errors.Is(err, context.Canceled) {
+	if err := c.Call(ctx, "CurrentTime", 0, nothing, func(s *Scanner) error { s.Skip(); return s.Err() }); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	c = connTo(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, envelope("<CurrentTimeResponse/>"))
 	})
-	if err := c.Call(t.Context(), "CurrentTime", nil, func(*Scanner) error { panic("hostile") }); err == nil || !strings.Contains(err.Error(), "panic") {
+	if err := c.Call(t.Context(), "CurrentTime", 0, nothing, func(*Scanner) error { panic("hostile") }); err == nil || !strings.Contains(err.Error(), "panic") {
 		t.Errorf("a decoder that panics: %v", err)
 	}
 }

@@ -26,8 +26,8 @@ const xsiNamespace = "http://www.w3.org/2001/XMLSchema-instance"
 // instructions and text between elements are passed over; entities and CDATA are read. What it cannot read is an error, after
 // which there are no more children and no text.
 //
-// An element that Child opened is closed by one of: Text, Skip, or Child until it returns false. What Name, Type, Attr and
-// Text return is valid until the next call.
+// An element that Child opened is closed by one of: Text, Skip, or Child until it returns false. What Name, Tag, Type, Attr
+// and Text return is valid until the next call.
 type Scanner struct {
 	r        io.Reader
 	buf      []byte
@@ -39,6 +39,7 @@ type Scanner struct {
 	empty  bool   // the innermost open element was written <x/>
 
 	name  []byte // of the innermost open element, without prefix
+	tag   []byte // that opened it
 	attrs []attribute
 	xsi   []string // the prefixes of xsiNamespace
 	text  []byte   // of one that does not stand in buf in one piece
@@ -76,6 +77,9 @@ func (s *Scanner) Err() error {
 // Name is the name of the element that Child opened.
 func (s *Scanner) Name() []byte { return s.name }
 
+// Tag is its start tag as written.
+func (s *Scanner) Tag() []byte { return s.tag }
+
 // Type is its xsi:type, nil if it has none.
 func (s *Scanner) Type() []byte {
 	for i := range s.attrs {
@@ -98,6 +102,9 @@ func (s *Scanner) isXSI(prefix []byte) bool {
 
 // bind notes a declaration of a prefix. It holds for the rest of the document: no vCenter binds one twice.
 func (s *Scanner) bind(prefix, namespace []byte) {
+	if s.isXSI(prefix) && string(namespace) == xsiNamespace {
+		return
+	}
 	s.xsi = slices.DeleteFunc(s.xsi, func(p string) bool { return p == string(prefix) })
 	if string(namespace) == xsiNamespace {
 		s.xsi = append(s.xsi, string(prefix))
@@ -206,6 +213,18 @@ func (s *Scanner) Skip() {
 		s.Child()
 	}
 }
+
+// Ahead is what is already in the buffer and not yet scanned, for a caller that knows the form that most answers have. If it
+// begins with whole elements, Pass passes over n bytes of them.
+func (s *Scanner) Ahead() []byte {
+	if s.empty || s.err != nil {
+		return nil
+	}
+	return s.buf[s.pos:s.end]
+}
+
+// Pass passes over n bytes of Ahead.
+func (s *Scanner) Pass(n int) { s.pos += n }
 
 // Finish checks that nothing follows the root.
 func (s *Scanner) Finish() error {
@@ -322,7 +341,7 @@ func (s *Scanner) startTag() int {
 		s.fail("a tag has no name")
 		return 0
 	}
-	s.name, s.empty = local, b[i-1] == '/'
+	s.name, s.tag, s.empty = local, b[:i+1], b[i-1] == '/'
 	s.push(qualified)
 	return i + 1
 }

@@ -252,6 +252,6 @@ func newTransport(cfg *promconfig.TLSConfig) (*http.Transport, error) {
 	t.TLSClientConfig = tlsConfig
 	t.ForceAttemptHTTP2 = false
 	t.MaxIdleConnsPerHost = 8
-	t.ReadBufferSize = 64 << 10 // answers are large
+	t.ReadBufferSize, t.WriteBufferSize = 64<<10, 64<<10 // answers are large, and some requests
 	return t, nil
 }
