@@ -97,6 +97,7 @@ func (s *story) tell(ctx context.Context, a *app.App) {
 			return
 		case e := <-s.events:
 			snap := a.Snapshot()
+			s.narrator.watch(snap) // what the hosts do comes before what is made of it
 			s.narrator.event(e, snap)
 			s.follow(e)
 			s.measure(snap)
