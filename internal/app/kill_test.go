@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,6 +29,16 @@ const mortalEnv = "PROTIP_TEST_MORTAL"
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(mortalEnv); spec != "" {
 		liveMortal(spec)
+	}
+	flag.Parse()
+	parallel := "4" // most of the time these tests wait
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "test.parallel" {
+			parallel = f.Value.String()
+		}
+	})
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -200,10 +211,10 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		write  int
 		before bool
 	}{
-		{2, false},             // approved
-		{1, false},             // claimed
-		{4, true},              // called, and what came of it is not on disk
-		{1, false}, {2, true},  // taken up; found, and that is not on disk
+		{2, false},            // approved
+		{1, false},            // claimed
+		{4, true},             // called, and what came of it is not on disk
+		{1, false}, {2, true}, // taken up; found, and that is not on disk
 		{2, false}, {1, false}, // found; taken up
 		{2, true}, {2, false}, {2, false}, {1, false}, // to its end, or nearly
 	} {
@@ -228,19 +239,23 @@ func newMortalRig(t *testing.T) *rig {
 // vCenter knows. It returns the last action.
 func (r *rig) takeOver(t *testing.T) remediation.Action {
 	t.Helper()
+	began := r.clock.Now()
 	vc, a := r.vcs[0], r.start()
 	var actions []remediation.Action
+	left := func(act remediation.Action) bool { // nobody approved it before its agent died: it is given up after a while
+		return act.State == remediation.Planned && act.PlannedAt.Before(began)
+	}
 	quiet := func() string {
 		actions = a.actions()
 		for _, act := range actions {
-			if !act.State.Final() && act.State != remediation.Planned { // which is the one that nothing was begun of
+			if !act.State.Final() && !left(act) {
 				return fmt.Sprintf("action %s is %s", act.ID, act.State)
 			}
 		}
 		if len(actions) == 0 {
 			return "there is no action"
 		}
-		if last := actions[0]; last.State != remediation.Unknown && last.State != remediation.Planned && last.Outcome == "" {
+		if last := actions[0]; last.State != remediation.Unknown && !left(last) && last.Outcome == "" {
 			return fmt.Sprintf("action %s is %s and has no outcome: %s", last.ID, last.State, last.Error)
 		}
 		return ""

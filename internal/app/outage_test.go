@@ -312,13 +312,15 @@ func TestVMsDeletedWhileTheVCenterWasDown(t *testing.T) {
 	if !slices.Equal(changes[inventory.Removed], gone) {
 		t.Errorf("%d VMs were removed, want exactly the %d that were deleted", len(changes[inventory.Removed]), len(gone))
 	}
-	s := a.scrape()
-	if n := s.count("virt_vm_info"); n != 500 {
+	if n := a.scrape().count("virt_vm_info"); n != 500 {
 		t.Errorf("%d VMs are shown", n)
 	}
-	if n := s.count("virt_vm_cpu_usage_hertz"); n != 500 {
-		t.Errorf("%d VMs have a CPU usage", n)
-	}
+	await(t, deadline, func() string {
+		if n := a.scrape().count("virt_vm_cpu_usage_hertz"); n != 500 {
+			return fmt.Sprintf("%d VMs have a CPU usage", n)
+		}
+		return ""
+	})
 	if n := len(a.actions()) + sent(vc); n > 0 {
 		t.Error("something was done about it")
 	}

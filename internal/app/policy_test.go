@@ -60,7 +60,7 @@ func TestClusterThatDRSDrives(t *testing.T) {
 	t.Parallel()
 	fleet := hotFleet("vc")
 	fleet.Clusters[0].DRS.Behavior = types.DrsBehaviorFullyAutomated
-	r := newRig(t, 40, fleet)
+	r := newRig(t, 30, fleet)
 	r.automatic("HostHot")
 	a := r.start()
 	tip := a.awaitTip("HostHot", host(t, r.vcs[0], "esx01"), rules.Active)
@@ -80,7 +80,7 @@ func TestClusterThatDRSDrives(t *testing.T) {
 
 func TestManualWaitsForAPerson(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	delete(r.config, "web")
 	r.write()
 	a := r.start()
@@ -149,7 +149,7 @@ func TestManualWaitsForAPerson(t *testing.T) {
 
 func TestPauseStopsWhatWouldGoByItself(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	r.automatic("HostHot")
 	a := r.start()
 	await(t, deadline, func() string { return errText(a.Pause(t.Context(), "", "night")) })
@@ -175,7 +175,7 @@ func errText(err error) string {
 
 func TestDryRun(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	r.automatic("HostHot")
 	r.remediation(map[string]any{"dry_run": true})
 	vc := r.vcs[0]
@@ -211,7 +211,7 @@ func TestDryRun(t *testing.T) {
 
 func TestDryRunThatThePlatformRefuses(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	r.automatic("HostHot")
 	r.remediation(map[string]any{"dry_run": true})
 	vc := r.vcs[0]
@@ -226,7 +226,7 @@ func TestDryRunThatThePlatformRefuses(t *testing.T) {
 
 func TestChangedPackFallsBackToManual(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	r.automatic("HostHot")
 	granted := r.sum("heat.yml")
 	r.file("heat.yml", heatPack+"# changed\n")
@@ -249,7 +249,7 @@ func TestChangedPackFallsBackToManual(t *testing.T) {
 
 func TestSecondAgentOnADirectory(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, calmFleet("vc"))
+	r := newRig(t, 30, calmFleet("vc"))
 	a := r.start()
 	_, err := app.New(t.Context(), app.Options{ConfigFile: r.configFile(), DataDir: r.dataDir(), Clock: clock.New(1), Log: discard()})
 	if !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprintf("PID %d", os.Getpid())) || !strings.Contains(err.Error(), r.dataDir()) {
@@ -262,7 +262,7 @@ func TestSecondAgentOnADirectory(t *testing.T) {
 
 func TestNoRemediationSectionBuildsNothingThatActs(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	delete(r.config, "remediation")
 	r.write()
 	a := r.start()
@@ -296,7 +296,7 @@ func TestModeOffAndNoCredential(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 40, hotFleet("vc"))
+			r := newRig(t, 30, hotFleet("vc"))
 			r.automatic("HostHot")
 			c.change(r)
 			a := r.start()
@@ -310,7 +310,7 @@ func TestModeOffAndNoCredential(t *testing.T) {
 
 func TestBreaker(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 30, hotFleet("vc"))
 	r.automatic("HostHot")
 	r.remediation(map[string]any{"cooldown": "1s", "limits": map[string]any{"failures": 2}})
 	vc := r.vcs[0]
@@ -366,7 +366,7 @@ func TestBreaker(t *testing.T) {
 
 func TestSourceThatIsAnothersVCenter(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, calmFleet("vc"))
+	r := newRig(t, 30, calmFleet("vc"))
 	r.config["sources"] = append(r.config["sources"].([]any), r.source("again", r.vcs[0]))
 	r.write()
 	a := r.start()

@@ -12,7 +12,7 @@ import (
 
 func TestReload(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 40, hotFleet("vc"))
+	r := newRig(t, 20, hotFleet("vc"))
 	a := r.start()
 	hot := host(t, r.vcs[0], "esx01")
 	tip := a.awaitTip("HostHot", hot, rules.Active)
