@@ -80,6 +80,7 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 			Name:       src.Name,
 			Session:    session,
 			Interval:   src.Interval,
+			PerfBatch:  src.PerfBatch,
 			Attributes: src.CustomAttributes,
 			Categories: src.TagCategories,
 			Clock:      opts.Clock,

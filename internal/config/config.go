@@ -20,6 +20,7 @@ import (
 // Defaults of what the file leaves out.
 const (
 	DefaultInterval           = 20 * time.Second // the period of vSphere's realtime counters
+	DefaultPerfBatch          = 50               // VMs; what a vCenter bears beside its other work
 	DefaultEvaluationInterval = 20 * time.Second
 	DefaultCooldown           = 30 * time.Minute
 	DefaultCeiling            = 0.8
@@ -35,6 +36,9 @@ const (
 	ModeOff    = "off"    // tips only
 	ModeManual = "manual" // a person implements a tip
 )
+
+// maxPerfBatch keeps an answer below the 500,000 XML elements that a vCenter writes at most.
+const maxPerfBatch = 256
 
 // VSphere is the type of a source that is a vCenter.
 const VSphere = "vsphere"
@@ -64,7 +68,8 @@ type Source struct {
 	URL        string `yaml:"url"`  // https; http only to a loopback address
 	Credential `yaml:",inline"`
 	TLS        promconfig.TLSConfig `yaml:"tls_config,omitempty"`
-	Interval   time.Duration        `yaml:"interval"` // between samples; default 20s
+	Interval   time.Duration        `yaml:"interval"`   // between samples; default 20s
+	PerfBatch  int                  `yaml:"perf_batch"` // VMs whose counters are asked for in one call; default 50, at most 256
 	// CustomAttributes are the VMs' custom attributes that are read, by name, and the labels they become. None: none is.
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
@@ -221,6 +226,7 @@ func (c *Config) fill() {
 	setDefault(c, "evaluation_interval", &c.EvaluationInterval, DefaultEvaluationInterval)
 	for i := range c.Sources {
 		setDefault(c, key("sources", i, "interval"), &c.Sources[i].Interval, DefaultInterval)
+		setDefault(c, key("sources", i, "perf_batch"), &c.Sources[i].PerfBatch, DefaultPerfBatch)
 	}
 	r := c.Remediation
 	if r == nil {

@@ -217,6 +217,7 @@ func TestErrors(t *testing.T) {
 			"  - {name: f, type: vsphere, url: https://f, username: u, password_env: }\n",
 		"bad attributes": minimal + "    custom_attributes: {Owner: owner, Who: owner, Id: vm_id, Cost Center: cost-center, Empty: }\n" +
 			"    tag_categories: [env, '', env]\n",
+		"batches":         minimal + "    perf_batch: 0\n" + strings.Replace(strings.TrimPrefix(minimal, "sources:\n"), "lab", "lab2", 1) + "    perf_batch: 257\n",
 		"short intervals": minimal + "    interval: 10ms\nevaluation_interval: 0s\n",
 		"remediation": minimal + "remediation:\n  mode: automatic\n  cooldown: 0s\n  ceiling: 1.2\n  limits: {per_host: 0, per_hour: -1}\n" +
 			"  override_drs: [lab, lap/C0]\n  automatic:\n    - {source: labb, cluster: C0, pack: p, rule: R}\n    - {source: lab, cluster: C0, pack: p, rule: R, pack_sha256: abc}\n",

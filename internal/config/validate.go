@@ -83,6 +83,9 @@ func (v *validator) sources() {
 			v.credential(func(field string) string { return at("acting." + field) }, src.Acting)
 		}
 		v.atLeast(at("interval"), src.Interval)
+		if n := src.PerfBatch; (n < 1 || n > maxPerfBatch) && !v.reported(at("perf_batch")) {
+			v.bad(at("perf_batch"), fmt.Sprintf("%s is %d", at("perf_batch"), n), fmt.Sprintf("write a number of VMs from 1 to %d", maxPerfBatch))
+		}
 		v.words(i)
 		if src.Extension != nil && len(src.TagCategories) > 0 {
 			v.bad(at("tag_categories"), at("tag_categories")+" cannot be read by an extension", "log in with a user and a password, or remove it")
