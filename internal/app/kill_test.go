@@ -323,4 +323,13 @@ func (r *rig) holdUnknown(t *testing.T, a *agent, act remediation.Action, v *inv
 	if slices.ContainsFunc(a.actions(), func(other remediation.Action) bool { return other.VM == act.VM && other.ID != act.ID && other.Sent() }) {
 		t.Error("the frozen VM was moved again")
 	}
+
+	// The way out that the text names: a person looks, and says that it failed.
+	said, err := a.Resolve(t.Context(), act.ID, remediation.Failed, "it is on "+act.FromName)
+	if err != nil || said.State != remediation.Failed {
+		t.Errorf("resolved as failed it is %s, %v", said.State, err)
+	}
+	if n := a.scrape().value("protip_actions", "state", "unknown"); n != 0 {
+		t.Errorf("resolved, protip_actions of unknown is %v", n)
+	}
 }
