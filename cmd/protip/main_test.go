@@ -123,12 +123,15 @@ func demoCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("DEMO_TOKEN_FILE", opening.Demo.TokenFile)
 }
 
-// eventually REGEXP PROGRAM [ARG...] runs the program until its output matches, which stays for stdout and stderr.
-func eventuallyCmd(ts *testscript.TestScript, _ bool, args []string) {
+// eventually REGEXP PROGRAM [ARG...] runs the program until its output matches, which stays for stdout and stderr. With ! it
+// is run until it fails and what it says matches.
+func eventuallyCmd(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
+	said := map[bool]string{false: "stdout", true: "stderr"}[neg]
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+		failed := ts.Exec(args[1], args[2:]...) != nil
+		if failed == neg && want.MatchString(ts.ReadFile(said)) {
 			return
 		}
 		if time.Now().After(deadline) {
