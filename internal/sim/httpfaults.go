@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,13 +11,14 @@ import (
 	"time"
 )
 
-// HTTPFault is a misbehaviour below SOAP: of a proxy, of the connection, or of an answer on its way. Of Status, HalfClose,
-// Truncate, Break and Pause one is set.
+// HTTPFault is a misbehaviour below SOAP: of a proxy, of the connection, or of an answer on its way. Of Status, Words,
+// HalfClose, Truncate, Break and Pause one is set.
 type HTTPFault struct {
 	Method string // as in SOAP, "*" is every method
 	Times  int    // how many calls meet it; 0 is all until it is lifted
 
 	Status    int           // answer this status with a page of words, as a proxy does, instead of carrying the call out
+	Words     string        // answer a fault of no type that says this, instead of carrying the call out
 	HalfClose bool          // end the connection's way back and go on reading, instead of carrying the call out
 	Truncate  int           // carry the call out and end the answer's body, properly, after so many bytes
 	Break     int           // carry the call out and cut the connection after so many bytes of the answer's body
@@ -47,6 +49,12 @@ func (f *HTTPFault) answer(w http.ResponseWriter, r *http.Request, next http.Han
 	switch {
 	case f.Status != 0:
 		http.Error(w, "upstream connect error or disconnect before headers", f.Status)
+		return
+	case f.Words != "":
+		w.WriteHeader(http.StatusInternalServerError)
+		var words bytes.Buffer
+		_ = xml.EscapeText(&words, []byte(f.Words))
+		fmt.Fprintf(w, wordsFault, &words)
 		return
 	case f.HalfClose:
 		halfClose(w, stopped)
@@ -81,6 +89,9 @@ func (f *HTTPFault) answer(w http.ResponseWriter, r *http.Request, next http.Han
 		panic(http.ErrAbortHandler)
 	}
 }
+
+const wordsFault = `<?xml version="1.0"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"><soapenv:Body>` +
+	`<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>%s</faultstring></soapenv:Fault></soapenv:Body></soapenv:Envelope>`
 
 // halfClose ends the way to the client and reads on until the client or the vCenter ends the connection.
 func halfClose(w http.ResponseWriter, stopped <-chan struct{}) {

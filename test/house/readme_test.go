@@ -30,12 +30,12 @@ func blocks(t *testing.T, file, language string) []string {
 	return out
 }
 
-// TestCommandsOfDocumentsExist runs every command of the README and of CONTRIBUTING as far as it goes without a vCenter: make
+// TestCommandsOfDocumentsExist runs every command of the README, of CONTRIBUTING and of the page on vSphere as far as it goes without a vCenter: make
 // targets by make -n, ours with --help behind them, which refuses unknown verbs and flags.
 func TestCommandsOfDocumentsExist(t *testing.T) {
 	bin := t.TempDir()
 	built := map[string]bool{}
-	for _, file := range []string{"README.md", "CONTRIBUTING.md"} {
+	for _, file := range []string{"README.md", "CONTRIBUTING.md", "docs/vsphere.md"} {
 		for _, block := range blocks(t, file, "sh") {
 			for line := range strings.Lines(block) {
 				line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
@@ -71,12 +71,14 @@ func command(t *testing.T, name string, args ...string) {
 	}
 }
 
-// TestConfigurationsOfDocumentsLoad reads every YAML of the README as a configuration.
+// TestConfigurationsOfDocumentsLoad reads every YAML of the README and of the page on vSphere as a configuration.
 func TestConfigurationsOfDocumentsLoad(t *testing.T) {
-	all := blocks(t, "README.md", "yaml")
-	if len(all) == 0 {
-		t.Fatal("the README shows no configuration")
+	readme, vsphere := blocks(t, "README.md", "yaml"), blocks(t, "docs/vsphere.md", "yaml")
+	if len(readme) == 0 || len(vsphere) == 0 {
+		t.Fatal("the README or the page on vSphere shows no configuration")
 	}
+	all := slices.Concat(readme, vsphere)
+	variable := regexp.MustCompile(`\w+_env: (\S+)`)
 	secret := regexp.MustCompile(`\w+_file: (\S+)`)
 	for i, text := range all {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -85,6 +87,9 @@ func TestConfigurationsOfDocumentsLoad(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(dir, m[1]), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
+			}
+			for _, m := range variable.FindAllStringSubmatch(text, -1) {
+				t.Setenv(m[1], "set")
 			}
 			if _, err := config.Parse([]byte(text), filepath.Join(dir, "protip.yml")); err != nil {
 				t.Error(err)
