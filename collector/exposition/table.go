@@ -124,14 +124,7 @@ func (bl *block) appendSlots(b []byte, ends []int, from, to int) ([]byte, []int)
 // line appends an object's line, if it has a value, or its lines.
 func (f *family[T]) line(b []byte, r *row[T]) []byte {
 	if f.each != nil {
-		f.each(r, func(v float64, labels ...string) {
-			b = f.begin(b, r)
-			for i := 0; i+1 < len(labels); i += 2 {
-				b = label(b, labels[i], labels[i+1])
-			}
-			b = end(b, v)
-		})
-		return b
+		return f.lines(b, r)
 	}
 	v, ok := f.value(r)
 	if !ok {
@@ -142,6 +135,18 @@ func (f *family[T]) line(b []byte, r *row[T]) []byte {
 		b = f.labels(b, r)
 	}
 	return end(b, v)
+}
+
+// lines is line for a family of several lines an object. It stands apart because b, which the closure changes, is then allocated.
+func (f *family[T]) lines(b []byte, r *row[T]) []byte {
+	f.each(r, func(v float64, labels ...string) {
+		b = f.begin(b, r)
+		for i := 0; i+1 < len(labels); i += 2 {
+			b = label(b, labels[i], labels[i+1])
+		}
+		b = end(b, v)
+	})
+	return b
 }
 
 func (f *family[T]) begin(b []byte, r *row[T]) []byte {

@@ -39,13 +39,14 @@ func (t *totals) keep(vms map[string]*vm) {
 func (t *totals) drop(vm string) { delete(t.byVM, vm) }
 
 // of is a VM's, which begin with its first sample.
-func (t *totals) of(vm string) *total {
-	known := t.byVM[vm]
-	if known == nil {
-		known = &total{}
-		t.byVM[vm] = known
+func (t *totals) of(v *vm) *total {
+	if v.total == nil {
+		if v.total = t.byVM[v.ID.Ref]; v.total == nil {
+			v.total = &total{}
+			t.byVM[v.ID.Ref] = v.total
+		}
 	}
-	return known
+	return v.total
 }
 
 // asks is what to ask of the VMs that run: the newest sample of one that is new, of others all since the last that is
@@ -57,7 +58,7 @@ func (t *totals) asks(tree *tree, now time.Time) []ask {
 			continue
 		}
 		count := 1
-		if known := t.byVM[ref]; known != nil && !known.last.IsZero() {
+		if known := t.of(v); !known.last.IsZero() {
 			count = 1 + int(now.Sub(known.last)/(realtime*time.Second))
 		}
 		out = append(out, ask{vm: ref, count: min(max(count, 1), maxSamples)})
@@ -87,7 +88,7 @@ func (p *perf) samples(answers []*answer, skew time.Duration) []inventory.Sample
 			if !v.runsOn(h) {
 				continue // or was switched off
 			}
-			known := p.totals.of(s.vm)
+			known := p.totals.of(v)
 			if fresh = s.fresh(fresh[:0], known.last, skew, now); len(fresh) == 0 {
 				continue
 			}

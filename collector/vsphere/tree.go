@@ -38,6 +38,7 @@ type vm struct {
 	inventory.VM
 	guestRuns, guestConfigured string                       // what the tools report, what the VM was made for
 	moved                      time.Time                    // when it was seen to change its host, zero if never
+	total                      *total                       // its totals, nil before they were looked up
 	written                    []types.BaseCustomFieldValue // its custom attributes
 }
 
