@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type watched struct {
 	*agent
 	vc     *sim.VCenter
 	faults *faults
+	synced atomic.Int64
+	hear   atomic.Pointer[func(inventory.Change)] // hears of each change but Synced
 }
 
 func watch(t *testing.T, cfg sim.Config, change func(*vsphere.Options)) *watched {
@@ -52,13 +55,23 @@ func watch(t *testing.T, cfg sim.Config, change func(*vsphere.Options)) *watched
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	wg.Go(func() {
-		err := src.Watch(ctx, func(d inventory.Delta) {
-			if _, err := w.fleet.Apply(d, clk.Now()); err != nil {
+		emit := func(d inventory.Delta) {
+			changes, err := w.fleet.Apply(d, clk.Now())
+			if err != nil {
 				t.Error(err)
 			}
-		})
-		if ctx.Err() == nil {
-			t.Errorf("watch ended: %v", err)
+			for _, c := range changes {
+				if c.Kind == inventory.Synced {
+					w.synced.Add(1)
+				} else if hear := w.hear.Load(); hear != nil {
+					(*hear)(c)
+				}
+			}
+		}
+		for ctx.Err() == nil { // a vCenter that ends a session may end its calls first, and Watch with them
+			if err := src.Watch(ctx, emit); ctx.Err() == nil {
+				t.Logf("watch ended: %v", err)
+			}
 		}
 	})
 	w.eventually(20*time.Second, "a listing", func() bool { return w.up("vc") })
@@ -316,6 +329,12 @@ func TestWordsOfPeople(t *testing.T) {
 	if _, err := w.faults.count("tags"); !strings.Contains(err.Error(), "session.create") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("the fault says %v", err)
 	}
+	// A reconnect while it fails takes nothing away either, not even for a moment.
+	hear := func(c inventory.Change) { t.Errorf("a reconnect did this: %+v", c) }
+	w.hear.Store(&hear)
+	(&console{t: t, name: "vc", vc: w.vc}).ForgetLogins()
+	w.eventually(20*time.Second, "another listing", func() bool { return w.synced.Load() > 1 })
+	w.hear.Store(nil)
 	lift()
 	if err := m.DetachTag(t.Context(), env[0], vmRef(a)); err != nil {
 		t.Fatal(err)
