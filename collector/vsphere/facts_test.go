@@ -87,8 +87,9 @@ func (w *watched) id(kind inventory.Kind, find func(string) (types.ManagedObject
 	return inventory.ID{Source: "vc", Kind: kind, Ref: ref.Value}
 }
 
-func (w *watched) vm(name string) inventory.ID   { return w.id(inventory.KindVM, w.vc.VM, name) }
+func (w *watched) vm(name string) inventory.ID { return w.id(inventory.KindVM, w.vc.VM, name) }
 func (w *watched) host(name string) inventory.ID { return w.id(inventory.KindHost, w.vc.Host, name) }
+
 func (w *watched) store(name string) inventory.ID {
 	return w.id(inventory.KindDatastore, w.vc.Datastore, name)
 }
@@ -160,10 +161,16 @@ func TestClusterFacts(t *testing.T) {
 		want     inventory.Admission
 		failures int
 	}{
-		{"slots", &types.ClusterFailoverLevelAdmissionControlPolicy{FailoverLevel: 2, SlotPolicy: &types.ClusterFixedSizeSlotPolicy{Cpu: 500, Memory: 1024}},
-			inventory.Admission{SlotCPUHertz: 5e8, SlotMemoryBytes: 1 << 30}, 2},
-		{"hosts", &types.ClusterFailoverHostAdmissionControlPolicy{FailoverHosts: []types.ManagedObjectReference{h3}},
-			inventory.Admission{Hosts: []inventory.ID{w.host("h3")}}, 0},
+		{
+			"slots", &types.ClusterFailoverLevelAdmissionControlPolicy{FailoverLevel: 2, SlotPolicy: &types.ClusterFixedSizeSlotPolicy{Cpu: 500, Memory: 1024}},
+			inventory.Admission{SlotCPUHertz: 5e8, SlotMemoryBytes: 1 << 30},
+			2,
+		},
+		{
+			"hosts", &types.ClusterFailoverHostAdmissionControlPolicy{FailoverHosts: []types.ManagedObjectReference{h3}},
+			inventory.Admission{Hosts: []inventory.ID{w.host("h3")}},
+			0,
+		},
 		{"none", nil, inventory.Admission{}, 0},
 	} {
 		if err := w.vc.SetHA(ref, sim.HA{Enabled: true, AdmissionControl: true, Policy: tt.policy}); err != nil {
@@ -290,7 +297,7 @@ func TestWordsOfPeople(t *testing.T) {
 	}
 
 	m := person(t, w.vc)
-	make := func(category string, names ...string) (ids []string) {
+	made := func(category string, names ...string) (ids []string) {
 		t.Helper()
 		id, err := m.CreateCategory(t.Context(), &tags.Category{Name: category, Cardinality: "MULTIPLE"})
 		if err != nil {
@@ -305,7 +312,7 @@ func TestWordsOfPeople(t *testing.T) {
 		}
 		return ids
 	}
-	env, other := make("env", "prod", "test"), make("other", "x")
+	env, other := made("env", "prod", "test"), made("other", "x")
 	for _, id := range append(slices.Clone(env), other...) {
 		if err := m.AttachTag(t.Context(), id, vmRef(a)); err != nil {
 			t.Fatal(err)

@@ -84,14 +84,14 @@ func (vc *VCenter) SetAccess(datastore, host types.ManagedObjectReference, acces
 	}
 	ctx := vc.own()
 	ctx.WithLock(ds, func() {
-		mounts, any := slices.Clone(ds.Host), false
+		mounts, reached := slices.Clone(ds.Host), false
 		for i := range mounts {
 			if mounts[i].Key == host {
 				mounts[i].MountInfo.Accessible = &accessible
 			}
-			any = any || *mounts[i].MountInfo.Accessible
+			reached = reached || *mounts[i].MountInfo.Accessible
 		}
-		ctx.Update(ds, []types.PropertyChange{{Name: "host", Val: mounts}, {Name: "summary.accessible", Val: any}})
+		ctx.Update(ds, []types.PropertyChange{{Name: "host", Val: mounts}, {Name: "summary.accessible", Val: reached}})
 	})
 	return nil
 }
