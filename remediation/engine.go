@@ -36,8 +36,8 @@ type Options struct {
 	Executors map[string]Executor // by source; a source without one is never acted on
 	Clock     *clock.Clock
 	Snapshot  func() *inventory.Snapshot
-	// Recheck says why a move that was planned earlier would be wrong now (its target would be barred); nil is go ahead, and
-	// an error that wraps ErrNotYet is asked again.
+	// Recheck says why a move that was planned earlier would be wrong now (its target would be barred); nil is go ahead, an
+	// error that wraps ErrNotYet is asked again, and one that wraps ErrNotNeeded withdraws the move.
 	// It is asked right before the start, after the engine's own checks.
 	Recheck func(a Action) error
 	// Judge says what the tip says now of the move's source and target, false while it cannot say. It is asked of every move
@@ -325,7 +325,7 @@ func (e *Engine) ended(it *item) {
 	for _, ev := range eventsOf(a) {
 		e.count(ev)
 	}
-	if a.State != Done {
+	if a.State != Done && a.State != Withdrawn {
 		e.spoilRest(a)
 	}
 	if a.State != Unknown && !awaitsOutcome(a) {

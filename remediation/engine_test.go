@@ -494,6 +494,26 @@ func TestWaitsForWhatIsNotKnownYet(t *testing.T) {
 	})
 }
 
+// TestWithdraws: what is not needed any more is neither sent nor a failure, and the rest of its plan still has its turn.
+func TestWithdraws(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.bar(fmt.Errorf("esx-1 is calm: %w", remediation.ErrNotNeeded))
+		plan := w.submit("ann", w.move(0, 2), w.move(1, 2))
+		w.after(time.Minute)
+		for _, id := range plan {
+			a := w.want(id, remediation.Withdrawn, "esx-1 is calm: not needed any more")
+			w.calls(id, 0)
+			if a.Fault || a.Sent() || !a.State.Final() {
+				t.Errorf("withdrawn, but: %+v", a)
+			}
+		}
+		w.bar(nil)
+		again := w.submit("ann", w.move(0, 2))[0] // no cooldown: it was not moved
+		w.after(time.Minute)
+		w.want(again, remediation.Done, "")
+	})
+}
+
 func (w *world) bar(why error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -64,7 +64,7 @@ func (m *metrics) zero() {
 		m.actions.WithLabelValues(string(s))
 	}
 	for _, source := range m.sources {
-		for _, s := range []string{string(Done), string(Failed), string(RolledBack), string(Unknown), "dry_run"} {
+		for _, s := range []string{string(Done), string(Withdrawn), string(Failed), string(RolledBack), string(Unknown), "dry_run"} {
 			m.ended.WithLabelValues(source, s)
 		}
 		for _, o := range []Outcome{Recovered, NoEffect, Worse} {

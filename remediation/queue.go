@@ -244,7 +244,7 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 		it.wait = err.Error()
 		return false
 	} else if err != nil {
-		e.fail(it, err.Error())
+		e.callOff(it, err)
 		return false
 	}
 	e.mu.Lock()

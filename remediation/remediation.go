@@ -16,9 +16,11 @@ import (
 //	planned -> approved -> claimed -> starting -> started -> verifying -> done
 //	   |          |           |          |           |           |
 //	   +----------+-----------+----------+-----------+-----------+-> failed | rolled_back | unknown
+//	   |          |
+//	   +----------+-> withdrawn
 type State string
 
-// The states of an action. Done, Failed, RolledBack and Unknown are final; Unknown freezes its VM until a person resolves it.
+// The states of an action. Done, Withdrawn, Failed, RolledBack and Unknown are final; Unknown freezes its VM until a person resolves it.
 const (
 	Planned    State = "planned"     // proposed, nobody agreed yet
 	Approved   State = "approved"    // a person or the policy agreed; waits for its turn
@@ -27,13 +29,16 @@ const (
 	Started    State = "started"     // the platform's own task is known
 	Verifying  State = "verifying"   // the platform says it is done; waiting to see the VM on its target
 	Done       State = "done"        // seen on its target
+	Withdrawn  State = "withdrawn"   // not needed any more; nothing was sent
 	Failed     State = "failed"      // not carried out; the VM is where it was or where the error says
 	RolledBack State = "rolled_back" // the platform gave up and left the VM on its source
 	Unknown    State = "unknown"     // cannot be decided by reading the platform
 )
 
 // Final reports whether nothing will happen any more by itself.
-func (s State) Final() bool { return s == Done || s == Failed || s == RolledBack || s == Unknown }
+func (s State) Final() bool {
+	return s == Done || s == Withdrawn || s == Failed || s == RolledBack || s == Unknown
+}
 
 // Kind is what an action does.
 type Kind string
@@ -151,6 +156,8 @@ var (
 	ErrFenced    = errors.New("the journal holds a newer step of this action")
 	// ErrNotYet says that what has to be known before a start comes by itself: the agent has just begun to watch.
 	ErrNotYet = errors.New("not known yet")
+	// ErrNotNeeded says that what a move was planned for is so without it.
+	ErrNotNeeded = errors.New("not needed any more")
 )
 
 // Journal is the durable record of actions. Every method that writes returns after its change is on disk (fsync).

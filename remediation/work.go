@@ -36,7 +36,7 @@ func (e *Engine) carryOut(ctx context.Context, it *item) {
 // begin is the point of no return: once Starting is on disk, only the platform can say whether something was sent.
 func (e *Engine) begin(ctx context.Context, ex Executor, it *item) {
 	if err := e.stillRight(it.snapshot(e)); err != nil {
-		e.fail(it, err.Error())
+		e.callOff(it, err)
 		return
 	}
 	if e.commit(it) {
@@ -200,6 +200,16 @@ func (e *Engine) readLate(ctx context.Context, it *item) {
 // fail ends an action that protip itself held back; nothing was sent.
 func (e *Engine) fail(it *item, why string) {
 	e.step(it, why, failure(why))
+	e.release(it)
+}
+
+// callOff ends an action that would be wrong now, or is not needed any more. Nothing was sent.
+func (e *Engine) callOff(it *item, err error) {
+	if !errors.Is(err, ErrNotNeeded) {
+		e.fail(it, err.Error())
+		return
+	}
+	e.step(it, err.Error(), func(a *Action) { a.State, a.Error = Withdrawn, err.Error() })
 	e.release(it)
 }
 

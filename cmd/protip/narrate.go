@@ -170,6 +170,8 @@ func (n *narrator) action(a remediation.Action, snap *inventory.Snapshot) {
 		n.line("MOVE", "%-18s %s %3.0f %%", printable(a.VMName), bar(a.Progress, 20), a.Progress*100)
 	case a.State == remediation.Done:
 		n.line("DONE", "%-18s %s  %s shows it on %s", printable(a.VMName), bar(1, 20), a.VM.Source, a.ToName)
+	case a.State == remediation.Withdrawn:
+		n.line("STAYS", "%s: %s", a.VMName, a.Error)
 	case a.State.Final():
 		n.line("FAILED", "%s: %s: %s", a.VMName, words(a.State), a.Error)
 		delete(n.ours, a.VM)

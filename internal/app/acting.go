@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/remediation/vsphere"
+	"github.com/protip/protip/rules"
 )
 
 // acting is all that can change anything. It exists only if the configuration has a remediation section.
@@ -98,11 +100,15 @@ func (a *App) placementPolicy() placement.Policy {
 	return p
 }
 
-// recheck says why a planned move would be wrong now.
+// recheck says why a planned move would be wrong now. Between two moves of a plan the host is measured again: a plan counts
+// what contention withheld, and often one move less does.
 func (a *App) recheck(act remediation.Action) error {
 	snap := a.Snapshot()
 	policy := a.placementPolicy()
 	policy.Incoming = without(policy.Incoming, act.To, act.VM)
+	if err := a.stillNeeded(snap, act, policy); err != nil {
+		return err
+	}
 	rating, ok := placement.Of(placement.Rate(snap, placement.Observed(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
 	if !ok {
 		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)
@@ -116,6 +122,63 @@ func (a *App) recheck(act remediation.Action) error {
 		}
 	}
 	return nil
+}
+
+// stillNeeded asks whether the host that the move relieves is not calm by now.
+func (a *App) stillNeeded(snap *inventory.Snapshot, act remediation.Action, policy placement.Policy) error {
+	tip, err := agent{a}.Tip(context.Background(), act.TipID)
+	if err != nil || tip.Remedy.Action != rules.RebalanceHost {
+		return nil
+	}
+	if tip.State == rules.Resolved {
+		return fmt.Errorf("the tip is resolved: %w", remediation.ErrNotNeeded)
+	}
+	plan, err := a.acting.engine.Actions(context.Background(), remediation.Filter{TipID: act.TipID, Since: tip.ActiveAt})
+	if err != nil {
+		return fmt.Errorf("read the other moves of the plan: %w: %w", remediation.ErrNotYet, err)
+	}
+	for _, other := range plan {
+		if other.PlanID != act.PlanID || other.DryRun {
+			continue
+		}
+		if other.State == remediation.Approved { // it has not left, and may never
+			policy.Incoming = without(policy.Incoming, other.To, other.VM)
+		}
+		if other.State == remediation.Done && !measuredSince(snap, tip.Object, other.EndedAt) {
+			return fmt.Errorf("%s has not been measured since %s left: %w", act.FromName, other.VMName, remediation.ErrNotYet)
+		}
+	}
+	relief := placement.Relieve(snap, placement.Observed(snap), tip.Object, goalOf(tip), policy)
+	if relief.Reached() && len(relief.Moves) == 0 {
+		return fmt.Errorf("%s is expected at %.0f %% of its CPU and %.0f %% of its memory: %w",
+			act.FromName, relief.Before.CPURatio*100, relief.Before.MemoryRatio*100, remediation.ErrNotNeeded)
+	}
+	return nil
+}
+
+// measuredSince reports whether all figures of a host and its VMs that a placement reads are of a whole interval after t: in
+// one that had begun before, what left still counts. Figures that are missing are for the placement to judge.
+func measuredSince(snap *inventory.Snapshot, host inventory.ID, t time.Time) bool {
+	src, _ := snap.Source(host.Source)
+	t = t.Add(src.Interval)
+	young := func(samples inventory.Samples, metrics ...inventory.Metric) bool {
+		for _, m := range metrics {
+			if s := samples.Of(m); s.OK() && s.Time().Before(t) {
+				return false
+			}
+		}
+		return true
+	}
+	h, ok := snap.Host(host)
+	if ok && !young(h.Samples, inventory.HostCPUUsage, inventory.HostMemoryUsage) {
+		return false
+	}
+	for _, vm := range snap.VMsOn(host) {
+		if !young(vm.Samples, inventory.VMCPUUsage, inventory.VMCPUContention, inventory.VMMemoryUsage) {
+			return false
+		}
+	}
+	return true
 }
 
 // justBegun reports whether a VM that counts in a placement was never measured: a restart, or a VM just switched on.

@@ -49,8 +49,7 @@ func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.
 	demand, policy := placement.Observed(snap), a.placementPolicy()
 	switch tip.Remedy.Action {
 	case rules.RebalanceHost:
-		goal := placement.Goal{CPURatio: tip.Remedy.CPUBelow, MemoryRatio: tip.Remedy.MemoryBelow}
-		relief := placement.Relieve(snap, demand, tip.Object, goal, policy)
+		relief := placement.Relieve(snap, demand, tip.Object, goalOf(tip), policy)
 		return relief.Moves, relief.Why, nil
 	case rules.Migrate:
 		vm, ok := snap.VM(tip.Object)
@@ -67,6 +66,10 @@ func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.
 		return []placement.Move{{VM: vm.ID, Name: vm.Name, From: vm.Host, To: ratings[0].Host, Rating: ratings[0]}}, "", nil
 	}
 	return nil, "", fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
+}
+
+func goalOf(tip rules.Tip) placement.Goal {
+	return placement.Goal{CPURatio: tip.Remedy.CPUBelow, MemoryRatio: tip.Remedy.MemoryBelow}
 }
 
 func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, moves []placement.Move) remediation.Decision {

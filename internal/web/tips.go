@@ -174,7 +174,7 @@ func (s *server) showTip(ctx context.Context, get func() (rules.Tip, error)) (an
 
 var actionStates = []remediation.State{
 	remediation.Planned, remediation.Approved, remediation.Claimed, remediation.Starting, remediation.Started,
-	remediation.Verifying, remediation.Done, remediation.Failed, remediation.RolledBack, remediation.Unknown,
+	remediation.Verifying, remediation.Done, remediation.Withdrawn, remediation.Failed, remediation.RolledBack, remediation.Unknown,
 }
 
 func (s *server) actions(r *http.Request) (any, error) {
