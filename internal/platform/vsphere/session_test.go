@@ -213,7 +213,9 @@ func TestNoSecretInErrors(t *testing.T) {
 		{"fault echoes password and cookie", envelope(500, echo)},
 		{"not xml", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "pass-word-1") }},
 		{"status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/pass-word-1", http.StatusTemporaryRedirect) }},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/pass-word-1", http.StatusTemporaryRedirect)
+		}},
 		{"empty answer", envelope(200, "")},
 		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
 	}
