@@ -111,15 +111,7 @@ func (f *follower) changes(ctx context.Context, version string) error {
 // wait asks for updates since version; nil if there are none within d. d is real time: it keeps a connection busy.
 func (f *follower) wait(ctx context.Context, version string, d time.Duration) (*types.UpdateSet, error) {
 	seconds := int32(d / time.Second)
-	res, err := methods.WaitForUpdatesEx(ctx, f.conn, &types.WaitForUpdatesEx{
-		This:    f.conn.ServiceContent.PropertyCollector,
-		Version: version,
-		Options: &types.WaitOptions{MaxWaitSeconds: &seconds, MaxObjectUpdates: maxUpdates},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return res.Returnval, nil
+	return f.conn.WaitForUpdates(ctx, version, types.WaitOptions{MaxWaitSeconds: &seconds, MaxObjectUpdates: maxUpdates})
 }
 
 // apply lays updates over the tree and emits the objects they touched, each whole and once.

@@ -78,7 +78,7 @@ func (c *Conn) Skew(ctx context.Context, now func() time.Time) (time.Duration, e
 // RoundTrip makes one call.
 func (c *Conn) RoundTrip(ctx context.Context, req, res soap.HasFault) error {
 	method := strings.TrimSuffix(reflect.TypeOf(req).Elem().Name(), "Body")
-	return c.guard(ctx, method, held(req), func(ctx context.Context) error {
+	return c.guard(ctx, method, 0, func(ctx context.Context) error {
 		if err := c.soap.RoundTrip(ctx, req, res); err != nil {
 			return err
 		}
@@ -105,15 +105,6 @@ func (c *Conn) guard(ctx context.Context, method string, held time.Duration, cal
 		}
 	}()
 	return call(ctx)
-}
-
-// held is how long the vCenter is asked to hold the call before it answers.
-func held(req soap.HasFault) time.Duration {
-	wait, ok := req.(*methods.WaitForUpdatesExBody)
-	if !ok || wait.Req == nil || wait.Req.Options == nil || wait.Req.Options.MaxWaitSeconds == nil {
-		return 0
-	}
-	return time.Duration(*wait.Req.Options.MaxWaitSeconds) * time.Second
 }
 
 // wrap names vCenter and method, and takes the password and the session's cookie out of the text.

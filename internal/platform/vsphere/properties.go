@@ -107,13 +107,22 @@ func (c *Conn) RetrieveInts(
 }
 
 func (c *Conn) callInts(ctx context.Context, method string, req any, r *ints) error {
-	var body bytes.Buffer
-	start := xml.StartElement{Name: xml.Name{Space: c.soap.Namespace, Local: method}}
-	if err := xml.NewEncoder(&body).EncodeElement(req, start); err != nil {
-		return fmt.Errorf("%s: %w", method, err)
+	body, err := c.element(method, req)
+	if err != nil {
+		return err
 	}
 	r.token, r.tag = "", r.tag[:0]
-	return c.Call(ctx, method, body.Len(), func(b []byte) []byte { return append(b, body.Bytes()...) }, r.read)
+	return c.Call(ctx, method, len(body), func(b []byte) []byte { return append(b, body...) }, r.read)
+}
+
+// element is the request of a method.
+func (c *Conn) element(method string, req any) ([]byte, error) {
+	var b bytes.Buffer
+	start := xml.StartElement{Name: xml.Name{Space: c.soap.Namespace, Local: method}}
+	if err := xml.NewEncoder(&b).EncodeElement(req, start); err != nil {
+		return nil, fmt.Errorf("%s: %w", method, err)
+	}
+	return b.Bytes(), nil
 }
 
 // ints reads a RetrieveResult.

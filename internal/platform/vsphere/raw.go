@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -25,7 +26,14 @@ const (
 // and are large. write appends the method's element, of about size bytes; read is given the answer's, open. Deadline, errors and faults are as those of
 // RoundTrip. The whole answer was well-formed, and was read, if there is no error; read must not trust what it has before.
 func (c *Conn) Call(ctx context.Context, method string, size int, write func([]byte) []byte, read func(*Scanner) error) error {
-	return c.guard(ctx, method, 0, func(ctx context.Context) error {
+	return c.call(ctx, method, 0, size, write, read)
+}
+
+// call is Call for one that the vCenter is asked to hold.
+func (c *Conn) call(
+	ctx context.Context, method string, held time.Duration, size int, write func([]byte) []byte, read func(*Scanner) error,
+) error {
+	return c.guard(ctx, method, held, func(ctx context.Context) error {
 		// Not from a pool: the transport may still read it when the answer has come.
 		body := append(make([]byte, 0, len(envelopeHead)+size+len(envelopeTail)), envelopeHead...)
 		body = append(write(body), envelopeTail...)

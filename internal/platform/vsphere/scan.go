@@ -7,14 +7,20 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/vmware/govmomi/vim25/types"
+	"github.com/vmware/govmomi/vim25/xml"
 )
 
 const (
 	scanBuffer = 64 << 10
 	// maxToken bounds one tag or text, and so what a Scanner holds of an answer.
 	maxToken = 1 << 20
+	// maxRaw bounds an element that is kept whole.
+	maxRaw = 64 << 20
 	// maxDepth bounds how deep elements nest.
 	maxDepth = 64
 )
@@ -33,6 +39,8 @@ type Scanner struct {
 	buf      []byte
 	pos, end int  // buf[pos:end] is read and not yet scanned
 	moved    bool // the document's beginning is no longer in buf
+	keeping  bool // buf[kept:pos] is of an element that is kept whole
+	kept     int
 
 	open   []byte // the names of the open elements, as written, one after the other
 	starts []int  // of each in open
@@ -53,7 +61,7 @@ var scanners = sync.Pool{New: func() any { return &Scanner{buf: make([]byte, sca
 // NewScanner reads a document.
 func NewScanner(r io.Reader) *Scanner {
 	s := scanners.Get().(*Scanner)
-	s.r, s.pos, s.end, s.moved, s.empty, s.err = r, 0, 0, false, false, nil
+	s.r, s.pos, s.end, s.moved, s.keeping, s.empty, s.err = r, 0, 0, false, false, false, nil
 	s.open, s.starts, s.name, s.xsi = s.open[:0], s.starts[:0], nil, append(s.xsi[:0], "xsi")
 	return s
 }
@@ -214,6 +222,30 @@ func (s *Scanner) Skip() {
 	}
 }
 
+// Raw is the innermost open element, which is closed, as written. It must have been opened just now.
+func (s *Scanner) Raw() []byte {
+	s.keeping, s.kept = true, s.pos-len(s.tag)
+	s.Skip()
+	s.keeping = false
+	if s.err != nil {
+		return nil
+	}
+	return s.buf[s.kept:s.pos]
+}
+
+// decode reads an element, as Raw gave it, by reflection. holder has a field for it.
+func (s *Scanner) decode(raw []byte, holder any) error {
+	var head bytes.Buffer
+	head.WriteString("<a")
+	for _, prefix := range s.xsi {
+		fmt.Fprintf(&head, " xmlns:%s=%q", prefix, xsiNamespace)
+	}
+	head.WriteString(">")
+	dec := xml.NewDecoder(io.MultiReader(&head, bytes.NewReader(raw), strings.NewReader("</a>")))
+	dec.TypeFunc = types.TypeFunc()
+	return dec.Decode(holder)
+}
+
 // Ahead is what is already in the buffer and not yet scanned, for a caller that knows the form that most answers have. If it
 // begins with whole elements, Pass passes over n bytes of them.
 func (s *Scanner) Ahead() []byte {
@@ -266,11 +298,15 @@ func (s *Scanner) fill() {
 		return
 	}
 	if s.end == len(s.buf) {
-		if s.pos > 0 {
-			s.end = copy(s.buf, s.buf[s.pos:s.end])
-			s.pos, s.moved = 0, true
-		} else if len(s.buf) >= maxToken {
-			s.fail("a tag or text is too long")
+		from, limit := s.pos, maxToken
+		if s.keeping {
+			from, limit = s.kept, maxRaw
+		}
+		if from > 0 {
+			copy(s.buf, s.buf[from:s.end])
+			s.pos, s.end, s.kept, s.moved = s.pos-from, s.end-from, 0, true
+		} else if len(s.buf) >= limit {
+			s.fail("a tag, text or value is too long")
 			return
 		} else {
 			s.buf = append(s.buf, make([]byte, len(s.buf))...)
