@@ -87,7 +87,7 @@ func (w *watched) id(kind inventory.Kind, find func(string) (types.ManagedObject
 	return inventory.ID{Source: "vc", Kind: kind, Ref: ref.Value}
 }
 
-func (w *watched) vm(name string) inventory.ID { return w.id(inventory.KindVM, w.vc.VM, name) }
+func (w *watched) vm(name string) inventory.ID   { return w.id(inventory.KindVM, w.vc.VM, name) }
 func (w *watched) host(name string) inventory.ID { return w.id(inventory.KindHost, w.vc.Host, name) }
 
 func (w *watched) store(name string) inventory.ID {
