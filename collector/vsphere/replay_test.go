@@ -51,18 +51,18 @@ var (
 	bodyMethod = regexp.MustCompile(`<(?:\w+:)?Body[^>]*><(\w+)`)
 )
 
-// TestServeRecorded is the process that serves; it ends with its standard input. Otherwise it tests nothing.
-func TestServeRecorded(t *testing.T) {
+// BenchmarkServeRecorded is the process that serves other benchmarks; it ends with its standard input, and measures nothing.
+func BenchmarkServeRecorded(b *testing.B) {
 	vms, err := strconv.Atoi(os.Getenv(serveVMs))
 	if err != nil {
-		t.Skip("serves benchmarks only")
+		b.Skip("serves other benchmarks")
 	}
 	vc, err := sim.StartVCenter(sim.Config{
 		Clusters: sim.Uniform(vms/10, vms),
 		Load:     load.Func(func(vm int, t time.Time) load.Use { return load.Around(vm, 0.05+float64(vm*7919%89)/100) }),
 	})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer vc.Close()
 	pool := x509.NewCertPool()
@@ -222,7 +222,7 @@ type served struct {
 
 // serve starts a process that serves as many VMs until the benchmark ends.
 func serve(b *testing.B, vms int) *served {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServeRecorded$", "-test.timeout=0")
+	cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkServeRecorded$", "-test.benchtime=1x", "-test.timeout=0")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", serveVMs, vms))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -240,7 +240,7 @@ func serve(b *testing.B, vms int) *served {
 	b.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		if url, ok := strings.CutPrefix(lines.Text(), "serving "); ok {
+		if _, url, ok := strings.Cut(lines.Text(), "serving "); ok {
 			s.url = url
 			go func() { _, _ = io.Copy(io.Discard, out) }()
 			return s

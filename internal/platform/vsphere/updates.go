@@ -166,6 +166,7 @@ func (u *updates) value(s *Scanner) (val any, err error) {
 			return nil, err
 		}
 		var holder struct {
+			//lint:ignore SA5008 govmomi decodes with an XML package of its own, which knows typeattr
 			Val types.AnyType `xml:"val,typeattr"`
 		}
 		err = s.decode(raw, &holder)
