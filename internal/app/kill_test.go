@@ -21,6 +21,7 @@ import (
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules"
 )
 
 // mortalEnv turns this test binary into an agent that kills itself.
@@ -260,6 +261,7 @@ func (r *rig) takeOver(t *testing.T) remediation.Action {
 		}
 		return ""
 	}
+	a.awaitUp(vc.Name())
 	await(t, deadline, quiet)
 	r.throughout(4*interval, quiet)
 
@@ -280,7 +282,10 @@ func (r *rig) takeOver(t *testing.T) remediation.Action {
 				t.Errorf("action is done (verified: %t), and %s is on %s, not on %s", act.Verified, act.VMName, v.Host, act.To)
 			}
 		case remediation.Failed, remediation.RolledBack:
-			t.Errorf("action of a vCenter that refuses nothing ended %s (sent: %t): %s", act.State, act.Sent(), act.Error)
+			// On a machine too slow for the clock protip holds it back for numbers too old; a restart alone is no reason.
+			if act.Sent() || !strings.Contains(act.Error, "stale") {
+				t.Errorf("action of a vCenter that refuses nothing ended %s (sent: %t): %s", act.State, act.Sent(), act.Error)
+			}
 		case remediation.Unknown:
 			r.holdUnknown(t, a, act, v.VM)
 		case remediation.Planned:
@@ -314,9 +319,14 @@ func (r *rig) holdUnknown(t *testing.T, a *agent, act remediation.Action, v *inv
 	if sent(r.vcs[0]) != 0 {
 		t.Errorf("a call that arrived was not found: %v", act)
 	}
-	tip := a.tip("HostHot", act.From)
-	_, err := a.Implement(t.Context(), tip.ID, "")
-	refused(t, "implementing the tip once more", err, act.VMName+": frozen", act.ID)
+	tip := a.awaitTip("HostHot", act.From, rules.Active)
+	await(t, deadline, func() string { // a number may be stale at the moment
+		_, err := a.Implement(t.Context(), tip.ID, "")
+		if err == nil || !strings.Contains(err.Error(), act.VMName+": frozen: nobody knows how action "+act.ID+" ended") {
+			return fmt.Sprintf("implementing the tip once more: %v", err)
+		}
+		return ""
+	})
 	if n := a.scrape().value("protip_actions", "state", "unknown"); n != 1 {
 		t.Errorf("protip_actions of unknown is %v", n)
 	}
