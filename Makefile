@@ -20,13 +20,15 @@ build:
 ## test: everything that must hold before a change lands
 test: tools lint race
 
-## race: all tests, with the race detector; those that were skipped are listed with their reason
+## race: all tests, with the race detector; those that were skipped are listed with their reason. One package at a time: many
+## run simulated vCenters against the clock, and would starve each other
 race:
 ifeq ($(RACE),)
 	@echo "no C compiler here: testing without the race detector" >&2
 	@test -z "$(PROTIP_REQUIRE_TOOLS)"
 endif
-	$(GO) run ./test/tools/gotest $(RACE) ./...
+	$(GO) build $(RACE) ./...
+	$(GO) run ./test/tools/gotest $(RACE) -p 1 ./...
 
 ## lint: format, vet, staticcheck
 lint:
