@@ -62,7 +62,7 @@ var answered = map[string][]string{
 	"PerformanceManager":                {"QueryPerf", "QueryAvailablePerfMetric"},
 	"EventManager":                      {"QueryEvents"},
 	"TaskManager":                       {"CreateCollectorForTasks"},
-	"TaskHistoryCollector":              {"ReadNextTasks", "ReadPreviousTasks"},
+	"TaskHistoryCollector":              {"ReadNextTasks", "ReadPreviousTasks", "DestroyCollector"},
 	"Task":                              {"CancelTask"},
 	"VirtualMachine":                    {"MigrateVM_Task", "RelocateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"},
 	"AuthorizationManager":              {"HasPrivilegeOnEntities"},

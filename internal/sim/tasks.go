@@ -195,6 +195,17 @@ func (g *gateway) ReadPreviousTasks(ctx *simulator.Context, req *types.ReadPrevi
 	return c.ReadPreviousTasks(ctx, req)
 }
 
+// DestroyCollector is the stock one while no task changes.
+func (g *gateway) DestroyCollector(ctx *simulator.Context, req *types.DestroyCollector) soap.HasFault {
+	g.vc.shape.RLock()
+	defer g.vc.shape.RUnlock()
+	c, ok := ctx.Session.Get(req.This).(*simulator.TaskHistoryCollector)
+	if !ok {
+		return &methods.DestroyCollectorBody{Fault_: notFound(req.This)}
+	}
+	return c.DestroyCollector(ctx, req)
+}
+
 // sleep waits in simulated time and answers RequestCanceled when the task is canceled.
 func (t *task) sleep(ctx context.Context, d time.Duration) types.BaseMethodFault {
 	if t.vc.clock.Sleep(ctx, d) != nil {
