@@ -59,7 +59,7 @@ func (a *agent) states(tip rules.Tip) (out []rules.State) {
 
 func TestDeadVCenterCostsTheOtherNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 20, hotFleet("vc-a"), calmFleet("vc-b"))
+	r := newRig(t, 10, hotFleet("vc-a"), calmFleet("vc-b"))
 	a := r.start()
 	dead, hot := r.vcs[0], host(t, r.vcs[0], "esx01")
 	a.awaitUp("vc-a")
@@ -97,7 +97,7 @@ func TestDeadVCenterCostsTheOtherNothing(t *testing.T) {
 		}
 		return ""
 	}
-	r.throughout(2*interval, whole)
+	r.throughout(interval, whole)
 
 	dead.Stop()
 	stopped := r.clock.Now()
@@ -146,7 +146,7 @@ func TestDeadVCenterCostsTheOtherNothing(t *testing.T) {
 	if err := a.Client.Reload(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	r.throughout(6*interval, func() string {
+	r.throughout(3*interval, func() string {
 		if what := whole(); what != "" {
 			return what
 		}

@@ -56,6 +56,19 @@ func refused(t *testing.T, what string, err error, words ...string) {
 	}
 }
 
+// implement implements an active tip. On a slow machine a number may be stale for a moment, and the tip is then unknown.
+func (a *agent) implement(tip rules.Tip, why string) (actions []remediation.Action, err error) {
+	a.t.Helper()
+	await(a.t, deadline, func() string {
+		actions, err = a.Implement(a.t.Context(), tip.ID, why)
+		if err != nil && strings.Contains(err.Error(), "is unknown, not active") {
+			return err.Error()
+		}
+		return ""
+	})
+	return actions, err
+}
+
 func TestClusterThatDRSDrives(t *testing.T) {
 	t.Parallel()
 	fleet := hotFleet("vc")
@@ -68,7 +81,7 @@ func TestClusterThatDRSDrives(t *testing.T) {
 		t.Error("the tip is not marked as DRS's")
 	}
 	a.still(r, 0)
-	_, err := a.Implement(t.Context(), tip.ID, "")
+	_, err := a.implement(tip, "")
 	refused(t, "implement", err, "DRS drives cluster prod", "override_drs")
 
 	r.remediation(map[string]any{"override_drs": []any{"vc/prod"}})
@@ -108,7 +121,7 @@ func TestManualWaitsForAPerson(t *testing.T) {
 	if err := a.Pause(t.Context(), "vc", "firmware"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.Implement(t.Context(), tip.ID, "")
+	_, err := a.implement(tip, "")
 	refused(t, "implement while paused", err, "paused by operator token", "firmware")
 	a.stop()
 	a = r.start()
@@ -121,7 +134,7 @@ func TestManualWaitsForAPerson(t *testing.T) {
 		t.Errorf("the restart made episode %d of %d", again.Episode, tip.Episode)
 	}
 	await(t, deadline, func() string { // the tip is as it was stored until the source is listed
-		_, err = a.Implement(t.Context(), tip.ID, "")
+		_, err = a.implement(tip, "")
 		if err != nil && strings.Contains(err.Error(), "paused by") {
 			return ""
 		}
@@ -135,7 +148,7 @@ func TestManualWaitsForAPerson(t *testing.T) {
 	if err := a.Resume(t.Context(), "vc", "done"); err != nil {
 		t.Fatal(err)
 	}
-	actions, err := a.Implement(t.Context(), tip.ID, "it is time")
+	actions, err := a.implement(tip, "it is time")
 	if err != nil || len(actions) != 1 || actions[0].By != "operator token" {
 		t.Fatalf("implement: %+v, %v", actions, err)
 	}
@@ -143,7 +156,7 @@ func TestManualWaitsForAPerson(t *testing.T) {
 	if sent(r.vcs[0]) != 1 || act.ID != actions[0].ID {
 		t.Errorf("%d migrations were sent, the last action is %+v", sent(r.vcs[0]), act)
 	}
-	_, err = a.Implement(t.Context(), tip.ID, "")
+	_, err = a.implement(tip, "")
 	refused(t, "implementing what is over", err, "resolved")
 }
 
@@ -241,7 +254,7 @@ func TestChangedPackFallsBackToManual(t *testing.T) {
 	if n := strings.Count(a.log.String(), "changed since it was allowed"); n != 1 {
 		t.Errorf("the log says it %d times", n)
 	}
-	if _, err := a.Implement(t.Context(), tip.ID, ""); err != nil {
+	if _, err := a.implement(tip, ""); err != nil {
 		t.Errorf("a person may not: %v", err)
 	}
 	a.awaitAction("done", func(act remediation.Action) bool { return act.State == remediation.Done })
@@ -272,7 +285,7 @@ func TestNoRemediationSectionBuildsNothingThatActs(t *testing.T) {
 			t.Errorf("%s is there: an engine was built", name)
 		}
 	}
-	_, err := a.Implement(t.Context(), tip.ID, "")
+	_, err := a.implement(tip, "")
 	refused(t, "implement", err, "remediation section")
 	refused(t, "pause", a.Pause(t.Context(), "", ""), "remediation section")
 	a.still(r, 0)
@@ -301,7 +314,7 @@ func TestModeOffAndNoCredential(t *testing.T) {
 			c.change(r)
 			a := r.start()
 			tip := a.awaitTip("HostHot", host(t, r.vcs[0], "esx01"), rules.Active)
-			_, err := a.Implement(t.Context(), tip.ID, "")
+			_, err := a.implement(tip, "")
 			refused(t, "implement", err, c.words)
 			a.still(r, 0)
 		})
