@@ -82,6 +82,9 @@ func forbidden(p Policy, c Case) (Decision, bool) {
 		return Decision{Refuse, fmt.Sprintf("source %s has no acting credential: set acting: for it in the agent's configuration", c.Source)}, true
 	case c.Cluster == nil:
 		return Decision{Refuse, "the host is in no cluster: there is nowhere to move a VM to"}, true
+	case c.Cluster.Unread:
+		return Decision{Refuse, fmt.Sprintf("the settings of cluster %s could not be read, so nobody knows what DRS does there: "+
+			"let the user that watches read the cluster", c.Cluster.Name)}, true
 	case slices.Contains(p.OverrideDRS, c.Source+"/"+c.Cluster.Name) || !c.Cluster.DRS.Enabled:
 		return Decision{}, false
 	case c.Cluster.DRS.Automation == inventory.AutomationFull:

@@ -32,6 +32,7 @@ func TestDecide(t *testing.T) {
 		{"granted", func(*Policy, *Case) {}, Automatic, "rule HostCPUOverload of pack host-pressure may act by itself in cluster prod"},
 		{"off", func(p *Policy, _ *Case) { p.Mode = ModeOff }, Refuse, "remediation is off"},
 		{"no mode at all", func(p *Policy, _ *Case) { p.Mode = "" }, Refuse, "remediation is off"},
+		{"settings that could not be read", func(_ *Policy, c *Case) { c.Cluster.Unread = true }, Refuse, "nobody knows what DRS does there"},
 		{"no credential", func(_ *Policy, c *Case) { c.Acting = false }, Refuse, "source vc has no acting credential"},
 		{"no cluster", func(_ *Policy, c *Case) { c.Cluster = nil }, Refuse, "the host is in no cluster"},
 		{"no grant", func(p *Policy, _ *Case) { p.Automatic = nil }, Manual, "is not allowed to act by itself in cluster prod"},

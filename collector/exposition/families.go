@@ -86,6 +86,9 @@ func clusterFamilies() []family[inventory.Cluster] {
 		info("virt_cluster_info", "A cluster, and what its own balancer and restart are set to.", facts,
 			func(b []byte, r *row[inventory.Cluster]) []byte {
 				c := r.object
+				if c.Unread {
+					return b // what is not known has no label
+				}
 				b = label(b, "drs", strconv.FormatBool(c.DRS.Enabled))
 				b = label(b, "drs_automation", string(c.DRS.Automation))
 				b = label(b, "ha", strconv.FormatBool(c.HA.Enabled))
@@ -93,13 +96,13 @@ func clusterFamilies() []family[inventory.Cluster] {
 				return label(b, "evc", c.EVC)
 			}),
 		fact("virt_cluster_drs_overrides", "VMs that the cluster's own balancer treats otherwise than the others.",
-			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.Overrides)), true }),
+			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.Overrides)), !c.Unread }),
 		{
 			Family: Family{"virt_cluster_rules", inventory.Gauge, "Enabled rules on where VMs run, by what they tie or keep apart."},
 			shows:  facts, each: countRules,
 		},
 		fact("virt_cluster_ha_admission_control", "Whether VMs are refused that could not all be restarted after a failure (1) or not (0).",
-			func(c *inventory.Cluster) (float64, bool) { return truth(c.HA.AdmissionControl, true) }),
+			func(c *inventory.Cluster) (float64, bool) { return truth(c.HA.AdmissionControl, !c.Unread) }),
 		fact("virt_cluster_ha_host_failures", "Hosts whose failure the cluster is set to tolerate.",
 			func(c *inventory.Cluster) (float64, bool) { return positive(float64(c.HA.HostFailures)) }),
 		fact("virt_cluster_ha_reserved_cpu_ratio", "CPU kept free for restarts, over the cluster's.",
@@ -113,12 +116,15 @@ func clusterFamilies() []family[inventory.Cluster] {
 		fact("virt_cluster_ha_dedicated_hosts", "Hosts that are kept free for restarts.",
 			func(c *inventory.Cluster) (float64, bool) { return positive(float64(len(c.Admission.Hosts))) }),
 		fact("virt_cluster_ha_restart_overrides", "VMs that are restarted sooner or later than the others, or not at all.",
-			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.RestartPriorities)), true }),
+			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.RestartPriorities)), !c.Unread }),
 	}
 }
 
 // countRules writes a line for each kind of rule.
 func countRules(r *row[inventory.Cluster], line line) {
+	if r.object.Unread {
+		return
+	}
 	count := map[string]float64{}
 	for i := range r.object.Rules {
 		if rule := &r.object.Rules[i]; rule.Enabled {

@@ -8,7 +8,8 @@ import (
 
 // setClusterConfig reads DRS, HA, rules and groups of a cluster's settings.
 func (t *tree) setClusterConfig(c *inventory.Cluster, val any) {
-	cfg, _ := val.(types.ClusterConfigInfoEx) // zero, so all off, if there is none
+	cfg, ok := val.(types.ClusterConfigInfoEx) // zero, so all looks off, if there is none
+	c.Unread = !ok
 	c.DRS = inventory.DRS{Enabled: isTrue(cfg.DrsConfig.Enabled), Automation: automation(cfg.DrsConfig.DefaultVmBehavior)}
 	c.HA = ha(&cfg.DasConfig)
 	c.Admission = t.admission(cfg.DasConfig.AdmissionControlPolicy)

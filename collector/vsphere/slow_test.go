@@ -154,3 +154,22 @@ func TestHistorySamples(t *testing.T) {
 		})
 	}
 }
+
+// A cluster whose settings the user may not read is not one where DRS is off.
+func TestUnreadSettings(t *testing.T) {
+	tree := newTree("vc")
+	id := inventory.ID{Source: "vc", Kind: inventory.KindCluster, Ref: "domain-c1"}
+	tree.add(id)
+	tree.set(id, "name", "prod", time.Time{})
+	if !tree.clusters[id.Ref].Unread {
+		t.Error("nothing was read, and it does not say so")
+	}
+	tree.set(id, "configurationEx", types.ClusterConfigInfoEx{}, time.Time{})
+	if tree.clusters[id.Ref].Unread {
+		t.Error("the settings were read, and it does not say so")
+	}
+	tree.set(id, "configurationEx", nil, time.Time{})
+	if !tree.clusters[id.Ref].Unread {
+		t.Error("the settings went away, and it does not say so")
+	}
+}

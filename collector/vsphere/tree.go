@@ -114,7 +114,7 @@ func (t *tree) add(id inventory.ID) {
 	switch {
 	case t.has(id):
 	case id.Kind == inventory.KindCluster:
-		t.clusters[id.Ref] = &inventory.Cluster{ID: id}
+		t.clusters[id.Ref] = &inventory.Cluster{ID: id, Unread: true}
 	case id.Kind == inventory.KindHost:
 		t.hosts[id.Ref] = &host{Host: inventory.Host{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
 	case id.Kind == inventory.KindVM:

@@ -170,8 +170,10 @@ type HostRule struct {
 
 // Cluster is a group of hosts that VMs may move within.
 type Cluster struct {
-	ID        ID
-	Name      string
+	ID   ID
+	Name string
+	// Unread says that the settings below could not be read: that they look empty and off says nothing.
+	Unread    bool
 	DRS       DRS
 	HA        HA
 	Admission Admission
