@@ -86,7 +86,7 @@ func tunnel(w http.ResponseWriter, r *http.Request, to string) {
 	}
 	defer far.Close()
 	w.WriteHeader(http.StatusOK)
-	near, _, err := http.NewResponseController(w).Hijack()
+	near, ahead, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
@@ -95,5 +95,5 @@ func tunnel(w http.ResponseWriter, r *http.Request, to string) {
 		_, _ = io.Copy(near, far)
 		near.Close()
 	}()
-	_, _ = io.Copy(far, near)
+	_, _ = io.Copy(far, ahead) // the server may have read the first bytes already
 }
