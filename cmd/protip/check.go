@@ -9,10 +9,10 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/protip/protip/collector"
 	"github.com/protip/protip/collector/build"
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/config"
-	platform "github.com/protip/protip/internal/platform/vsphere"
 )
 
 // checkTimeout bounds a check of one source.
@@ -84,6 +84,9 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 			fmt.Fprintf(w, "sees\t%s, %s, %s\nclock skew\t%s\n",
 				plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
 			printLacks(w, src.User()+" lacks, to watch", r.Lacks)
+			for _, note := range r.Notes {
+				fmt.Fprintf(w, "note\t%s\n", printable(note))
+			}
 			if r.Acting == nil {
 				return
 			}
@@ -96,8 +99,8 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 	return usageError{fmt.Errorf("%s: no source is named %q, only %s", file, name, strings.Join(names, ", "))}
 }
 
-// printLacks prints privileges that are missing, in vSphere's own names.
-func printLacks(w *tabwriter.Writer, what string, lacks []platform.Privilege) {
+// printLacks prints privileges that are missing, in the platform's own names.
+func printLacks(w *tabwriter.Writer, what string, lacks []collector.Privilege) {
 	for _, p := range lacks {
 		fmt.Fprintf(w, "%s\t%s (%s)\n", printable(what), p.Name, p.ID)
 	}

@@ -112,10 +112,15 @@ func (b Built) Run(ctx context.Context, sink collector.Sink) {
 }
 
 // Check logs in at one source, looks at what its user can see and what its users may do, and logs out.
-func Check(ctx context.Context, src config.Source) (vsphere.Report, error) {
-	if src.Type != config.VSphere {
-		return vsphere.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
+func Check(ctx context.Context, src config.Source) (collector.Report, error) {
+	switch src.Type {
+	case config.VSphere:
+		return checkVSphere(ctx, src)
 	}
+	return collector.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
+}
+
+func checkVSphere(ctx context.Context, src config.Source) (collector.Report, error) {
 	r, err := vsphere.CheckSource(ctx, Session(src, src.Credential))
 	if err != nil || src.Acting == nil {
 		return r, err

@@ -122,6 +122,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 	for i := range d.Datastores {
 		announce(d.Datastores[i].ID, inventory.KindDatastore)
 	}
+	for i := range d.Services {
+		announce(d.Services[i].ID, inventory.KindService)
+	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
 	}
@@ -137,7 +140,7 @@ func (r *recorder) checkSamples(d *inventory.Delta) {
 		at := time.UnixMilli(s.At)
 		// A little slack for the future: a platform's clock is compared over a network.
 		age := 2 * r.f.Interval
-		if s.ID.Kind == inventory.KindDatastore {
+		if s.ID.Kind == inventory.KindDatastore || s.ID.Kind == inventory.KindCluster {
 			age = 3 * inventory.SlowInterval
 		}
 		if at.Before(now.Add(-age)) || at.After(now.Add(r.f.Interval/10)) {

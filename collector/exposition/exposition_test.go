@@ -47,6 +47,10 @@ func clusterID(source, ref string) inventory.ID {
 	return inventory.ID{Source: source, Kind: inventory.KindCluster, Ref: ref}
 }
 
+func serviceID(source, ref string) inventory.ID {
+	return inventory.ID{Source: source, Kind: inventory.KindService, Ref: ref}
+}
+
 // twoSources is a small fleet: one vCenter with all that is awkward, one that never answered.
 func twoSources(t testing.TB) *inventory.Fleet {
 	t.Helper()
@@ -104,8 +108,14 @@ func twoSources(t testing.TB) *inventory.Fleet {
 			},
 			{ID: datastoreID("lab", "datastore-2"), Name: "nfs", Type: "NFS", Maintenance: true},
 		},
+		Services: []inventory.Service{
+			{ID: serviceID("lab", "1"), Name: "nginx.service", VM: vmID("lab", "vm-1"), Type: "systemd", State: inventory.ServiceRunning},
+			{ID: serviceID("lab", "2"), Name: "https://shop", Type: "http", State: inventory.ServiceFailed},
+			{ID: serviceID("lab", "3"), Name: "backup", VM: vmID("elsewhere", "vm-1"), Type: "windows"},
+		},
 		Samples: []inventory.SampleSet{
 			{ID: datastoreID("lab", "datastore-1"), At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: 1 << 40}}},
+			{ID: serviceID("lab", "1"), At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.ServiceLatency, Value: 0.25}}},
 			{ID: vmID("lab", "vm-1"), At: epoch.UnixMilli(), Values: []inventory.Value{
 				{Metric: inventory.VMCPUUsage, Value: 3.1e9},
 				{Metric: inventory.VMCPUContention, Value: 0.0421},
@@ -224,15 +234,11 @@ func parse(t testing.TB, body []byte) map[string]int {
 func TestEveryNameIsShownAndNoneTwice(t *testing.T) {
 	fleet := twoSources(t)
 	var sets []inventory.SampleSet
-	for _, kind := range []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindDatastore} {
-		set := inventory.SampleSet{ID: vmID("lab", "vm-3"), At: epoch.UnixMilli()}
-		if kind == inventory.KindHost {
-			set.ID = hostID("lab", "host-1")
-		}
-		if kind == inventory.KindDatastore {
-			set.ID = datastoreID("lab", "datastore-1")
-		}
-		for _, m := range inventory.MetricsOf(kind) {
+	for _, id := range []inventory.ID{
+		vmID("lab", "vm-3"), hostID("lab", "host-1"), datastoreID("lab", "datastore-1"), serviceID("lab", "1"), clusterID("lab", "domain-c1"),
+	} {
+		set := inventory.SampleSet{ID: id, At: epoch.UnixMilli()}
+		for _, m := range inventory.MetricsOf(id.Kind) {
 			set.Values = append(set.Values, inventory.Value{Metric: m, Value: 0.25})
 		}
 		sets = append(sets, set)

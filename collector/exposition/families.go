@@ -38,6 +38,7 @@ type where struct {
 	cluster *inventory.Cluster
 	vms     int        // on a host, without templates
 	hosts   *hostNames // of the source, for what names several
+	vm      *inventory.VM
 }
 
 // hostNames are a source's hosts' names; made anew when a host changes.
@@ -70,6 +71,9 @@ func Families() []Family {
 	for _, f := range datastoreFamilies() {
 		out = append(out, f.Family)
 	}
+	for _, f := range serviceFamilies() {
+		out = append(out, f.Family)
+	}
 	return out
 }
 
@@ -82,7 +86,7 @@ func clusterFamilies() []family[inventory.Cluster] {
 	}
 	// positive is a number that a policy gives; one that it does not give is zero, and not shown.
 	positive := func(v float64) (float64, bool) { return v, v > 0 }
-	return []family[inventory.Cluster]{
+	return append([]family[inventory.Cluster]{
 		info("virt_cluster_info", "A cluster, and what its own balancer and restart are set to.", facts,
 			func(b []byte, r *row[inventory.Cluster]) []byte {
 				c := r.object
@@ -117,7 +121,7 @@ func clusterFamilies() []family[inventory.Cluster] {
 			func(c *inventory.Cluster) (float64, bool) { return positive(float64(len(c.Admission.Hosts))) }),
 		fact("virt_cluster_ha_restart_overrides", "VMs that are restarted sooner or later than the others, or not at all.",
 			func(c *inventory.Cluster) (float64, bool) { return float64(len(c.RestartPriorities)), !c.Unread }),
-	}
+	}, measured[inventory.Cluster](inventory.KindCluster)...)
 }
 
 // countRules writes a line for each kind of rule.
@@ -291,6 +295,36 @@ func listUnreached(r *row[inventory.Datastore], line line) {
 	}
 }
 
+func serviceFamilies() []family[inventory.Service] {
+	return append([]family[inventory.Service]{
+		info("virt_service_info", "What runs in a guest or answers from it, and whose guest that is.", facts|place,
+			func(b []byte, r *row[inventory.Service]) []byte {
+				b = label(b, "type", r.object.Type)
+				name := ""
+				if r.where.vm != nil {
+					name = r.where.vm.Name
+				}
+				b = label(b, "vm", name)
+				b = label(b, "vm_id", r.object.VM.Ref)
+				return label(b, "vm_source", r.object.VM.Source)
+			}),
+		{
+			Family: Family{"virt_service_running", inventory.Gauge, "Whether the service runs, and answers as far as that is looked at (1), or not (0)."},
+			shows:  facts,
+			value: func(r *row[inventory.Service]) (float64, bool) {
+				return truth(r.object.State == inventory.ServiceRunning, r.object.State != "")
+			},
+		},
+		{
+			Family: Family{"virt_service_failed", inventory.Gauge, "Whether the service should run and does not, or does not answer (1), or not (0)."},
+			shows:  facts,
+			value: func(r *row[inventory.Service]) (float64, bool) {
+				return truth(r.object.State == inventory.ServiceFailed, r.object.State != "")
+			},
+		},
+	}, measured[inventory.Service](inventory.KindService)...)
+}
+
 // measured are the families of a kind's samples: those that are still true, and only them.
 func measured[T any](k inventory.Kind) []family[T] {
 	var out []family[T]
@@ -346,6 +380,10 @@ func vmIdentity(b []byte, source string, vm *inventory.VM) []byte {
 
 func datastoreIdentity(b []byte, source string, d *inventory.Datastore) []byte {
 	return identity(b, source, "datastore", d.Name, "datastore_id", d.ID.Ref)
+}
+
+func serviceIdentity(b []byte, source string, s *inventory.Service) []byte {
+	return identity(b, source, "service", s.Name, "service_id", s.ID.Ref)
 }
 
 func identity(b []byte, source, nameLabel, name, refLabel, ref string) []byte {

@@ -13,6 +13,7 @@ type fleet struct {
 	hosts      []family[inventory.Host]
 	vms        []family[inventory.VM]
 	datastores []family[inventory.Datastore]
+	services   []family[inventory.Service]
 	headers    map[string][2]*block // by family; classic text and OpenMetrics
 
 	order []*source
@@ -28,6 +29,7 @@ type source struct {
 	hosts      table[inventory.Host]
 	vms        table[inventory.VM]
 	datastores table[inventory.Datastore]
+	services   table[inventory.Service]
 	onHost     map[inventory.ID]int // VMs by host, without templates
 	names      *hostNames
 	tally      tally
@@ -36,8 +38,8 @@ type source struct {
 func newFleet() *fleet {
 	f := &fleet{
 		sources: sourceFamilies(), clusters: clusterFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
-		datastores: datastoreFamilies(),
-		headers:    map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
+		datastores: datastoreFamilies(), services: serviceFamilies(),
+		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
 	}
 	for _, family := range Families() {
 		f.headers[family.Name] = [2]*block{{raw: header(family, false)}, {raw: header(family, true)}}
@@ -58,6 +60,7 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 				hosts:      newTable(state.Name, f.hosts, hostIdentity),
 				vms:        newTable(state.Name, f.vms, vmIdentity),
 				datastores: newTable(state.Name, f.datastores, datastoreIdentity),
+				services:   newTable(state.Name, f.services, serviceIdentity),
 			}
 			f.known[state.Name] = src
 		}
@@ -73,10 +76,10 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 }
 
 // update renders a source's changed objects. A host's lines show its cluster and count its VMs, a VM's its host and cluster, a
-// datastore's its hosts.
+// datastore's its hosts, a service's its VM, which is of another source.
 func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
-	datastores := snap.DatastoreTable(name)
+	datastores, services := snap.DatastoreTable(name), snap.ServiceTable(name)
 	hosted := !same(hosts.Facts, s.hosts.last.Facts)
 	moved := !same(vms.Facts, s.vms.last.Facts)
 	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts)
@@ -84,9 +87,12 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 		s.onHost = countByHost(vms.Facts)
 	}
 	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) ||
-		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) {
+		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) ||
+		!same(services.Facts, s.services.last.Facts) || !same(services.Samples, s.services.last.Samples) {
 		s.tally = tally{
 			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts), datastores: count(datastores.Facts),
+			services:        count(services.Facts),
+			staleServices:   stale(services, func(*inventory.Service) bool { return true }),
 			staleDatastores: stale(datastores, func(d *inventory.Datastore) bool { return d.Accessible }),
 			staleHosts:      stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
 			staleVMs:        stale(vms, func(vm *inventory.VM) bool { return vm.Power == inventory.PowerOn }),
@@ -97,6 +103,10 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 		s.names = namesOf(hosts.Facts)
 	}
 	s.datastores.update(datastores, func(*inventory.Datastore) where { return where{hosts: s.names} }, f)
+	s.services.update(services, func(svc *inventory.Service) where {
+		vm, _ := snap.VM(svc.VM)
+		return where{vm: vm.VM}
+	}, f)
 	if !placed {
 		s.hosts.update(hosts, nil, f)
 		s.vms.update(vms, nil, f)
@@ -177,6 +187,12 @@ func (f *fleet) blocks(openMetrics bool) []*block {
 	for i, family := range f.datastores {
 		for j, src := range f.order {
 			lines[j] = &src.datastores.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.services {
+		for j, src := range f.order {
+			lines[j] = &src.services.blocks[i]
 		}
 		add(family.Name, lines...)
 	}

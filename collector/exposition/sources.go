@@ -9,14 +9,14 @@ func sourceFamilies() []Family {
 		{"protip_source_synced", inventory.Gauge, "Whether the source has listed everything at least once (1) or not (0): before, nothing is decided by it."},
 		{"protip_source_last_success_timestamp_seconds", inventory.Gauge, "When the source last told anything, in Unix time."},
 		{"protip_source_objects", inventory.Gauge, "Objects known of the source."},
-		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs and accessible datastores of which a sample grew too old and is no longer shown."},
+		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs, accessible datastores and services of which a sample grew too old and is no longer shown."},
 	}
 }
 
 // tally is what a source has, counted again only when it changes.
 type tally struct {
-	clusters, hosts, vms, datastores      int
-	staleHosts, staleVMs, staleDatastores int
+	clusters, hosts, vms, datastores, services           int
+	staleHosts, staleVMs, staleDatastores, staleServices int
 }
 
 // appendSources appends one of the sources' families. What a source that was never synced has is not known, and not none.
@@ -48,12 +48,14 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindHost.String(), float64(has.hosts))
 				line(inventory.KindVM.String(), float64(has.vms))
 				line(inventory.KindDatastore.String(), float64(has.datastores))
+				line(inventory.KindService.String(), float64(has.services))
 			}
 		case "protip_source_stale_objects":
 			if src.Synced {
 				line(inventory.KindHost.String(), float64(has.staleHosts))
 				line(inventory.KindVM.String(), float64(has.staleVMs))
 				line(inventory.KindDatastore.String(), float64(has.staleDatastores))
+				line(inventory.KindService.String(), float64(has.staleServices))
 			}
 		}
 	}

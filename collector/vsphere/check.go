@@ -14,41 +14,19 @@ import (
 	platform "github.com/protip/protip/internal/platform/vsphere"
 )
 
-// Report is what a check of a source found.
-type Report struct {
-	Product      string        `json:"product"`
-	APIVersion   string        `json:"api_version"`
-	InstanceUUID string        `json:"instance_uuid"`
-	Clusters     int           `json:"clusters"`
-	Hosts        int           `json:"hosts"`
-	VMs          int           `json:"vms"`
-	ClockSkew    time.Duration `json:"clock_skew"` // protip's clock less the vCenter's
-	// Lacks are the privileges for watching that the user does not have on the root folder and every cluster.
-	Lacks []platform.Privilege `json:"lacks"`
-	// Acting is what was found of the second credential, nil if the source has none.
-	Acting *Acting `json:"acting,omitempty"`
-}
-
-// Acting is what a check found of the credential that may act. Nothing was done with it but logging in and out.
-type Acting struct {
-	Username string               `json:"username"`
-	Lacks    []platform.Privilege `json:"lacks"` // for live migration
-	Error    string               `json:"error,omitempty"`
-}
-
 // CheckSource logs in at the source's vCenter, looks at what the user can see, and logs out. Its errors say what to do.
-func CheckSource(ctx context.Context, opts platform.Options) (Report, error) {
+func CheckSource(ctx context.Context, opts platform.Options) (collector.Report, error) {
 	session, err := platform.New(opts)
 	if err != nil {
-		return Report{}, err
+		return collector.Report{}, err
 	}
 	defer session.Close()
 	c, err := session.Login(ctx)
 	if err != nil {
-		return Report{}, explain(err)
+		return collector.Report{}, explain(err)
 	}
 	about := c.ServiceContent.About
-	r := Report{Product: about.FullName, APIVersion: c.APIVersion(), InstanceUUID: c.InstanceUUID()}
+	r := collector.Report{Product: about.FullName, APIVersion: c.APIVersion(), InstanceUUID: c.InstanceUUID()}
 	if r.ClockSkew, err = c.Skew(ctx, time.Now); err != nil {
 		return r, explain(err)
 	}
@@ -76,20 +54,30 @@ func CheckSource(ctx context.Context, opts platform.Options) (Report, error) {
 	if r.Hosts == 0 {
 		return r, errors.New("logged in, but the user sees no host: give it a read-only role on the vCenter, propagating to children")
 	}
-	if r.Lacks, err = c.LacksToWatch(ctx, on); err != nil {
+	lacks, err := c.LacksToWatch(ctx, on)
+	if err != nil {
 		return r, explain(err)
 	}
+	r.Lacks = privileges(lacks)
 	return r, nil
 }
 
 // CheckActing logs in with the credential that may act, asks what it may do, and logs out.
-func CheckActing(ctx context.Context, opts platform.Options) Acting {
-	a := Acting{Username: opts.Who()}
+func CheckActing(ctx context.Context, opts platform.Options) collector.Acting {
+	a := collector.Acting{Username: opts.Who()}
 	lacks, err := lacksToAct(ctx, opts)
-	if a.Lacks = lacks; err != nil {
+	if a.Lacks = privileges(lacks); err != nil {
 		a.Error = explain(err).Error()
 	}
 	return a
+}
+
+func privileges(in []platform.Privilege) []collector.Privilege {
+	out := make([]collector.Privilege, len(in))
+	for i, p := range in {
+		out[i] = collector.Privilege(p)
+	}
+	return out
 }
 
 func lacksToAct(ctx context.Context, opts platform.Options) ([]platform.Privilege, error) {

@@ -732,7 +732,7 @@ func TestCheckPrivileges(t *testing.T) {
 		o.Username, o.Password = user, func() (string, error) { return password, nil }
 		return o
 	}
-	ids := func(lacks []platform.Privilege) (out []string) {
+	ids := func(lacks []collector.Privilege) (out []string) {
 		for _, p := range lacks {
 			out = append(out, p.ID)
 		}

@@ -21,7 +21,13 @@ import (
 // acting is all that can change anything. It exists only if the configuration has a remediation section.
 type acting struct {
 	engine    *remediation.Engine
-	executors []interface{ Close() }
+	executors []executor
+}
+
+// executor is one that keeps something open.
+type executor interface {
+	remediation.Executor
+	Close()
 }
 
 // newActing builds an executor for each source that has a credential to act, and the engine over them.
@@ -72,7 +78,7 @@ func (a *App) newActing(ctx context.Context, cfg *config.Config, registry promet
 }
 
 // newExecutor is the list of what protip can act on.
-func (a *App) newExecutor(src config.Source) (*vsphere.Executor, error) {
+func (a *App) newExecutor(src config.Source) (executor, error) {
 	switch src.Type {
 	case config.VSphere:
 		return vsphere.New(vsphere.Options{

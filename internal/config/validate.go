@@ -2,11 +2,13 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -77,20 +79,52 @@ func (v *validator) sources() {
 		at := func(field string) string { return key("sources", i, field) }
 		v.sourceName(at("name"), src.Name, first)
 		v.oneOf(at("type"), src.Type, sourceTypes)
-		v.url(at("url"), src.URL)
-		v.credential(at, &src.Credential)
-		if src.Acting != nil {
-			v.credential(func(field string) string { return at("acting." + field) }, src.Acting)
-		}
+		v.ofType(i, src.Type)
 		v.atLeast(at("interval"), src.Interval)
-		if n := src.PerfBatch; (n < 1 || n > maxPerfBatch) && !v.reported(at("perf_batch")) {
-			v.bad(at("perf_batch"), fmt.Sprintf("%s is %d", at("perf_batch"), n), fmt.Sprintf("write a number of VMs from 1 to %d", maxPerfBatch))
-		}
-		v.words(i)
-		if src.Extension != nil && len(src.TagCategories) > 0 {
-			v.bad(at("tag_categories"), at("tag_categories")+" cannot be read by an extension", "log in with a user and a password, or remove it")
+		switch src.Type {
+		case VSphere:
+			v.vsphere(i, at)
 		}
 		v.tls(at("tls_config"), i)
+	}
+}
+
+// keysOf are the keys of a source that only sources of some types have.
+var keysOf = map[string][]string{
+	"url":               {VSphere},
+	"perf_batch":        {VSphere},
+	"custom_attributes": {VSphere},
+	"tag_categories":    {VSphere},
+	"extension":         {VSphere},
+	"acting":            {VSphere},
+}
+
+// ofType refuses keys that say nothing to a source of the type.
+func (v *validator) ofType(i int, typ string) {
+	if !slices.Contains(sourceTypes, typ) {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(keysOf)) {
+		at := key("sources", i, name)
+		if _, written := v.cfg.at[at]; written && !slices.Contains(keysOf[name], typ) {
+			v.bad(at, fmt.Sprintf("%s says nothing to a source of type %s", at, typ), "remove it; it is for "+strings.Join(keysOf[name], " and "))
+		}
+	}
+}
+
+func (v *validator) vsphere(i int, at func(string) string) {
+	src := &v.cfg.Sources[i]
+	v.url(at("url"), src.URL)
+	v.credential(at, &src.Credential)
+	if src.Acting != nil {
+		v.credential(func(field string) string { return at("acting." + field) }, src.Acting)
+	}
+	if n := src.PerfBatch; (n < 1 || n > maxPerfBatch) && !v.reported(at("perf_batch")) {
+		v.bad(at("perf_batch"), fmt.Sprintf("%s is %d", at("perf_batch"), n), fmt.Sprintf("write a number of VMs from 1 to %d", maxPerfBatch))
+	}
+	v.words(i)
+	if src.Extension != nil && len(src.TagCategories) > 0 {
+		v.bad(at("tag_categories"), at("tag_categories")+" cannot be read by an extension", "log in with a user and a password, or remove it")
 	}
 }
 

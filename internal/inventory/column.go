@@ -203,6 +203,8 @@ func nameOf(obj any) string {
 		return o.Name
 	case *Datastore:
 		return o.Name
+	case *Service:
+		return o.Name
 	}
 	return ""
 }

@@ -15,6 +15,7 @@ type Delta struct {
 	Hosts      []Host
 	VMs        []VM
 	Datastores []Datastore
+	Services   []Service
 	Removed    []ID
 
 	Samples []SampleSet

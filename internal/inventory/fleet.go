@@ -45,49 +45,30 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		f.seen[d.Source] = map[ID]bool{}
 	}
 	seen := f.seen[d.Source]
-	clusters, hosts, vms, datastores := edit(old.clusters), edit(old.hosts), edit(old.vms), edit(old.datastores)
-	changes := d.store(clusters, hosts, vms, datastores, seen)
+	e := old.edit()
+	changes := d.store(e, seen)
 
 	gone := d.Removed
 	synced := d.Synced && seen != nil
 	if synced {
-		gone = append(gone, clusters.unseen(d.Source, KindCluster, seen)...)
-		gone = append(gone, hosts.unseen(d.Source, KindHost, seen)...)
-		gone = append(gone, vms.unseen(d.Source, KindVM, seen)...)
-		gone = append(gone, datastores.unseen(d.Source, KindDatastore, seen)...)
+		gone = append(gone, e.clusters.unseen(d.Source, KindCluster, seen)...)
+		gone = append(gone, e.hosts.unseen(d.Source, KindHost, seen)...)
+		gone = append(gone, e.vms.unseen(d.Source, KindVM, seen)...)
+		gone = append(gone, e.datastores.unseen(d.Source, KindDatastore, seen)...)
+		gone = append(gone, e.services.unseen(d.Source, KindService, seen)...)
 		delete(f.seen, d.Source)
 	}
 	for _, id := range gone {
 		delete(seen, id)
-		var c *Change
-		switch id.Kind {
-		case KindCluster:
-			c = clusters.drop(id)
-		case KindHost:
-			c = hosts.drop(id)
-		case KindVM:
-			c = vms.drop(id)
-		case KindDatastore:
-			c = datastores.drop(id)
-		}
-		if c != nil {
+		if c := e.drop(id); c != nil {
 			changes = append(changes, *c)
 		}
 	}
 	for i := range d.Samples {
-		switch set := &d.Samples[i]; set.ID.Kind {
-		case KindHost:
-			hosts.sample(set)
-		case KindVM:
-			vms.sample(set)
-		case KindDatastore:
-			datastores.sample(set)
-		}
+		e.sample(&d.Samples[i])
 	}
 
-	next := &view{
-		source: old.source, clusters: clusters.done(), hosts: hosts.done(), vms: vms.done(), datastores: datastores.done(),
-	}
+	next := e.done(old.source)
 	if synced {
 		next.source.Synced, next.source.Up, next.source.Error = true, true, ""
 		changes = append(changes, Change{Kind: Synced, Source: d.Source})
@@ -128,13 +109,9 @@ func (f *Fleet) Expire(now time.Time) {
 			}
 			oldest[m] = now.Add(-age).UnixMilli()
 		}
-		hosts, vms, datastores := edit(old.hosts), edit(old.vms), edit(old.datastores)
-		hit := hosts.expire(HostCPUUsage, &oldest)
-		hit = vms.expire(VMCPUUsage, &oldest) || hit
-		if datastores.expire(DatastoreFree, &oldest) || hit {
-			f.publish(&view{
-				source: old.source, clusters: old.clusters, hosts: hosts.done(), vms: vms.done(), datastores: datastores.done(),
-			})
+		e := old.edit()
+		if e.expire(&oldest) {
+			f.publish(e.done(old.source))
 		}
 	}
 }
@@ -146,9 +123,7 @@ func (f *Fleet) publish(v *view) {
 }
 
 // store puts the delta's objects into the columns and marks them as seen.
-func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *editor[VM], datastores *editor[Datastore],
-	seen map[ID]bool,
-) []Change {
+func (d *Delta) store(e *edited, seen map[ID]bool) []Change {
 	var changes []Change
 	note := func(id ID, c *Change) {
 		if seen != nil {
@@ -159,16 +134,19 @@ func (d *Delta) store(clusters *editor[Cluster], hosts *editor[Host], vms *edito
 		}
 	}
 	for i := range d.Clusters {
-		note(d.Clusters[i].ID, clusters.put(d.Clusters[i].ID, &d.Clusters[i]))
+		note(d.Clusters[i].ID, e.clusters.put(d.Clusters[i].ID, &d.Clusters[i]))
 	}
 	for i := range d.Hosts {
-		note(d.Hosts[i].ID, hosts.put(d.Hosts[i].ID, &d.Hosts[i]))
+		note(d.Hosts[i].ID, e.hosts.put(d.Hosts[i].ID, &d.Hosts[i]))
 	}
 	for i := range d.VMs {
-		note(d.VMs[i].ID, vms.put(d.VMs[i].ID, &d.VMs[i]))
+		note(d.VMs[i].ID, e.vms.put(d.VMs[i].ID, &d.VMs[i]))
 	}
 	for i := range d.Datastores {
-		note(d.Datastores[i].ID, datastores.put(d.Datastores[i].ID, &d.Datastores[i]))
+		note(d.Datastores[i].ID, e.datastores.put(d.Datastores[i].ID, &d.Datastores[i]))
+	}
+	for i := range d.Services {
+		note(d.Services[i].ID, e.services.put(d.Services[i].ID, &d.Services[i]))
 	}
 	return changes
 }
@@ -201,6 +179,11 @@ func (d *Delta) check() error {
 			return err
 		}
 	}
+	for i := range d.Services {
+		if err := want(d.Services[i].ID, KindService); err != nil {
+			return err
+		}
+	}
 	for i := range d.Samples {
 		if err := want(d.Samples[i].ID, d.Samples[i].ID.Kind); err != nil {
 			return err
@@ -212,4 +195,66 @@ func (d *Delta) check() error {
 		}
 	}
 	return nil
+}
+
+// edited is a view that is being changed.
+type edited struct {
+	clusters   *editor[Cluster]
+	hosts      *editor[Host]
+	vms        *editor[VM]
+	datastores *editor[Datastore]
+	services   *editor[Service]
+}
+
+func (v *view) edit() *edited {
+	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services)}
+}
+
+// done is the changed view, of a source in that state.
+func (e *edited) done(src Source) *view {
+	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done()}
+}
+
+// drop takes an object out and returns the change, nil if it was not known.
+func (e *edited) drop(id ID) *Change {
+	switch id.Kind {
+	case KindCluster:
+		return e.clusters.drop(id)
+	case KindHost:
+		return e.hosts.drop(id)
+	case KindVM:
+		return e.vms.drop(id)
+	case KindDatastore:
+		return e.datastores.drop(id)
+	case KindService:
+		return e.services.drop(id)
+	}
+	return nil
+}
+
+func (e *edited) sample(set *SampleSet) {
+	switch set.ID.Kind {
+	case KindCluster:
+		e.clusters.sample(set)
+	case KindHost:
+		e.hosts.sample(set)
+	case KindVM:
+		e.vms.sample(set)
+	case KindDatastore:
+		e.datastores.sample(set)
+	case KindService:
+		e.services.sample(set)
+	}
+}
+
+// expire takes the value of every sample that is older than its metric's oldest and reports whether there was one.
+func (e *edited) expire(oldest *[metricCount]int64) bool {
+	hit := false
+	for _, h := range []bool{
+		e.clusters.expire(ClusterCPUUsage, oldest), e.hosts.expire(HostCPUUsage, oldest), e.vms.expire(VMCPUUsage, oldest),
+		e.datastores.expire(DatastoreFree, oldest), e.services.expire(ServiceLatency, oldest),
+	} {
+		hit = hit || h
+	}
+	return hit
 }

@@ -567,7 +567,7 @@ func TestIDsAreReadBack(t *testing.T) {
 
 func TestCatalogue(t *testing.T) {
 	seen := map[string]bool{}
-	for _, kind := range []Kind{KindHost, KindVM, KindDatastore} {
+	for _, kind := range []Kind{KindCluster, KindHost, KindVM, KindDatastore, KindService} {
 		for _, m := range MetricsOf(kind) {
 			d := m.Desc()
 			if d.Kind != kind || d.Name == "" || d.Help == "" || d.Unit == "" || seen[d.Name] {

@@ -35,6 +35,11 @@ const (
 	DatastoreReadLatency
 	DatastoreWriteLatency
 
+	ServiceLatency
+
+	ClusterCPUUsage
+	ClusterMemoryUsage
+
 	metricCount
 )
 
@@ -84,6 +89,11 @@ var catalogue = [...]Desc{
 	DatastoreFree:         {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
 	DatastoreReadLatency:  {"virt_datastore_read_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a read of the datastore took, over five minutes."},
 	DatastoreWriteLatency: {"virt_datastore_write_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a write to the datastore took, over five minutes."},
+
+	ServiceLatency: {"virt_service_latency_seconds", KindService, Gauge, "seconds", "Time the service took to answer."},
+
+	ClusterCPUUsage:    {"virt_cluster_cpu_usage_hertz", KindCluster, Gauge, "hertz", "CPU used in the cluster, over five minutes."},
+	ClusterMemoryUsage: {"virt_cluster_memory_usage_bytes", KindCluster, Gauge, "bytes", "Host memory used in the cluster, over five minutes."},
 }
 
 // span is the range [first, end) of a kind's metrics.
@@ -94,7 +104,11 @@ func span(k Kind) (first, end Metric) {
 	case KindHost:
 		return HostCPUUsage, DatastoreFree
 	case KindDatastore:
-		return DatastoreFree, metricCount
+		return DatastoreFree, ServiceLatency
+	case KindService:
+		return ServiceLatency, ClusterCPUUsage
+	case KindCluster:
+		return ClusterCPUUsage, metricCount
 	}
 	return 0, 0
 }
@@ -110,7 +124,9 @@ func MetricsOf(k Kind) []Metric {
 }
 
 // slow reports whether the metric is of a quantity that platforms themselves renew only every few minutes.
-func (m Metric) slow() bool { return catalogue[m].Kind == KindDatastore }
+func (m Metric) slow() bool {
+	return catalogue[m].Kind == KindDatastore || catalogue[m].Kind == KindCluster
+}
 
 // Desc is the metric's entry in the catalogue.
 func (m Metric) Desc() Desc { return catalogue[m] }

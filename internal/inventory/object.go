@@ -14,11 +14,12 @@ const (
 	KindHost
 	KindVM
 	KindDatastore
+	KindService
 )
 
-var kindNames = [...]string{KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore"}
+var kindNames = [...]string{KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore", KindService: "service"}
 
-// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore.
+// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
@@ -33,7 +34,7 @@ func ParseKind(s string) (Kind, error) {
 			return Kind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm or datastore", s)
+	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore or service", s)
 }
 
 // ID names one object for its whole life, through renames and migrations. Source is the configured name of the vCenter,
@@ -229,10 +230,48 @@ type VM struct {
 	GuestOS       string
 	GuestHostname string
 	GuestIP       string
-	Datastores    []ID    // that hold files of it, by ref; nil if not known
-	Annotations   []Label // what its owners wrote down of it, as far as the configuration names it, by name
-	Tags          []Tag   // of the categories that the configuration names, by category and name
+	MACs          []string // of its network adapters, lower case with colons; nil if not known
+	// CPUReservationHertz and MemoryReservationBytes are kept for it whatever the others want; 0 if nothing is.
+	CPUReservationHertz    float64
+	MemoryReservationBytes float64
+	// Availability says whether the platform restarts it elsewhere when its host fails.
+	Availability Availability
+	// NotLive says why the platform could not move it live; empty if it could, or if that is not known. QuickMigration says that
+	// it could then be saved, moved and restored, which is downtime.
+	NotLive        string
+	QuickMigration bool
+	Datastores     []ID    // that hold files of it, by ref; nil if not known
+	Annotations    []Label // what its owners wrote down of it, as far as the configuration names it, by name
+	Tags           []Tag   // of the categories that the configuration names, by category and name
 }
+
+// Availability is whether a VM is restarted elsewhere when its host fails.
+type Availability string
+
+// Availabilities. Empty: not known.
+const (
+	HighlyAvailable    Availability = "high"
+	NotHighlyAvailable Availability = "none"
+)
+
+// Service is what runs in a guest, or answers from it. Its source is the one that sees it, often another than its VM's.
+type Service struct {
+	ID    ID
+	Name  string
+	VM    ID     // whose guest it runs in; zero while that is not known
+	Type  string // how it is seen: systemd, windows, http, tcp, metric, ...
+	State ServiceState
+}
+
+// ServiceState is how a service is.
+type ServiceState string
+
+// Service states, as every guest's are mapped. Empty: not known.
+const (
+	ServiceRunning ServiceState = "running" // and answers, as far as that is looked at
+	ServiceStopped ServiceState = "stopped" // as somebody wants it
+	ServiceFailed  ServiceState = "failed"  // it should run and does not, or does not answer
+)
 
 // Label is a name that the configuration gave and a value that a person wrote.
 type Label struct {

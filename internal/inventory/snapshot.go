@@ -31,6 +31,7 @@ type view struct {
 	hosts      column[Host]
 	vms        column[VM]
 	datastores column[Datastore]
+	services   column[Service]
 }
 
 // Table is the raw form of a kind's objects, for readers that keep something per object: Facts[i] and Samples[i] belong
@@ -53,6 +54,18 @@ type HostView struct {
 	Samples Samples
 }
 
+// ServiceView is a service and its last samples.
+type ServiceView struct {
+	*Service
+	Samples Samples
+}
+
+// ClusterView is a cluster and its last samples.
+type ClusterView struct {
+	*Cluster
+	Samples Samples
+}
+
 // DatastoreView is a datastore and its last samples.
 type DatastoreView struct {
 	*Datastore
@@ -61,7 +74,8 @@ type DatastoreView struct {
 
 func newView(src Source) *view {
 	return &view{
-		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](), datastores: newColumn[Datastore](),
+		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](),
+		datastores: newColumn[Datastore](), services: newColumn[Service](),
 	}
 }
 
@@ -135,6 +149,19 @@ func (s *Snapshot) Datastore(id ID) (DatastoreView, bool) {
 	return DatastoreView{v.datastores.facts[slot], v.datastores.samples[slot]}, true
 }
 
+// Service is the service of that ID.
+func (s *Snapshot) Service(id ID) (ServiceView, bool) {
+	v, ok := s.views[id.Source]
+	if !ok || id.Kind != KindService {
+		return ServiceView{}, false
+	}
+	slot, ok := v.services.index[id.Ref]
+	if !ok {
+		return ServiceView{}, false
+	}
+	return ServiceView{v.services.facts[slot], v.services.samples[slot]}, true
+}
+
 // ClusterOf is the cluster a VM's host belongs to, false if it has none or the host is not known.
 func (s *Snapshot) ClusterOf(vm *VM) (*Cluster, bool) {
 	h, ok := s.Host(vm.Host)
@@ -199,6 +226,20 @@ func (s *Snapshot) Datastores() iter.Seq[DatastoreView] {
 	}
 }
 
+// Services yields all services, source by source by name.
+func (s *Snapshot) Services() iter.Seq[ServiceView] {
+	return func(yield func(ServiceView) bool) {
+		for _, name := range s.names() {
+			v := s.views[name]
+			for slot, svc := range v.services.facts {
+				if svc != nil && !yield(ServiceView{svc, v.services.samples[slot]}) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // VMsOn are the VMs of one host.
 func (s *Snapshot) VMsOn(host ID) []VMView {
 	v, ok := s.views[host.Source]
@@ -255,7 +296,16 @@ func (s *Snapshot) DatastoreTable(source string) Table[Datastore] {
 	return Table[Datastore]{v.datastores.facts, v.datastores.samples}
 }
 
-// ClusterTable is the raw form of a source's clusters; its Samples are empty.
+// ServiceTable is the raw form of a source's services.
+func (s *Snapshot) ServiceTable(source string) Table[Service] {
+	v, ok := s.views[source]
+	if !ok {
+		return Table[Service]{}
+	}
+	return Table[Service]{v.services.facts, v.services.samples}
+}
+
+// ClusterTable is the raw form of a source's clusters.
 func (s *Snapshot) ClusterTable(source string) Table[Cluster] {
 	v, ok := s.views[source]
 	if !ok {

@@ -37,6 +37,7 @@ var walls = []wall{
 	{"remediation-is-told", []string{"remediation"}, []string{"cmd", "collector", "rules", "internal/store", "internal/web", "internal/app", "internal/sim"}},
 	{"platforms-know-no-use", []string{"internal/platform"}, []string{"cmd", "collector", "rules", "remediation", "internal/config", "internal/store", "internal/web", "internal/app", "internal/sim"}},
 	{"store-and-web-are-wired", []string{"internal/store", "internal/web"}, []string{"cmd", "collector", "internal/app", "internal/platform", "internal/sim"}},
+	{"history-only-answers", []string{"internal/history"}, []string{"cmd", "collector", "rules", "remediation", "internal/platform", "internal/config", "internal/store", "internal/web", "internal/app", "internal/sim"}},
 	{"app-has-no-simulator", []string{"internal/app"}, []string{"cmd", "internal/sim"}},
 	{"simulator-stands-alone", []string{"internal/sim"}, []string{"cmd", "collector", "rules", "remediation", "internal/store", "internal/web", "internal/app", "internal/inventory", "internal/platform"}},
 	{"tests-are-tests", []string{"cmd", "collector", "rules", "remediation", "internal"}, []string{"test"}},
