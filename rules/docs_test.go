@@ -40,7 +40,7 @@ func TestDocs(t *testing.T) {
 	}
 	for _, example := range examples {
 		for _, p := range mustLoad(t, string(example[1])).Packs() {
-			if err := p.Test(); err != nil || p.Tests() == 0 {
+			if err := p.Test(nil); err != nil || p.Tests() == 0 {
 				t.Errorf("%d tests: %v", p.Tests(), err)
 			}
 		}
@@ -64,7 +64,7 @@ func TestPackTestsCanFail(t *testing.T) {
     want: [{at: 0s, tips: [{rule: R, state: active}]}]
 `
 	p, _ := mustLoad(t, text).Pack("p")
-	err := p.Test()
+	err := p.Test(nil)
 	if err == nil {
 		t.Fatal("no error")
 	}

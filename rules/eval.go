@@ -28,14 +28,10 @@ func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil 
 // Input is what rules judge.
 type Input struct {
 	Snapshot *inventory.Snapshot
-	// Vectors are the answers to the rules' PromQL, by pack/rule and the name it is bound to. It is the place of with,
-	// which Load refuses in this version; nothing reads it.
-	Vectors map[string]map[string]Vector
+	// Answers are what history said to Set.Queries at Now. A query without an answer makes its rules undecided.
+	Answers map[Query]Answer
 	Now     time.Time
 }
-
-// Vector is the answer to one PromQL query, joined to the objects.
-type Vector map[inventory.ID]inventory.Sample
 
 // Finding is what a rule says of one object at one time.
 type Finding struct {
@@ -68,7 +64,14 @@ type Stats struct {
 // what a rule needs is plain to see in its text. A sample is stale when it is older than two intervals of its source, a
 // fact when the source has not answered for as long. Sources that never were in sync, and templates, are passed over.
 func (r *Rule) Eval(in Input) ([]Finding, Stats) {
-	e := evaluator{rule: r, snapshot: in.Snapshot, env: make(map[string]any, len(r.inputs))}
+	e := evaluator{rule: r, snapshot: in.Snapshot, now: in.Now, env: make(map[string]any, len(r.inputs))}
+	for _, f := range r.with {
+		answer := in.Answers[Query{f.query, r.On}]
+		if answer.Err != nil && e.broken == nil {
+			e.broken = fmt.Errorf("with.%s of %s: %w", f.name, r, answer.Err)
+		}
+		e.answers = append(e.answers, answer)
+	}
 	for _, src := range in.Snapshot.Sources() {
 		if !src.Synced || !r.Pack.appliesTo(src.Platform) {
 			continue
@@ -102,6 +105,9 @@ func (s *Set) Eval(in Input) ([]Finding, map[*Rule]Stats) {
 type evaluator struct {
 	rule     *Rule
 	snapshot *inventory.Snapshot
+	now      time.Time
+	answers  []Answer // by the slots of the rule's bound fields
+	broken   error    // why there is no answer to one of its queries
 	horizon  horizon
 	machine  vm.VM
 	env      map[string]any
@@ -156,11 +162,16 @@ func (e *evaluator) grow(n int) {
 
 // judge appends the finding of one object.
 func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
+	s.id, s.answers = id, e.answers
 	f := Finding{Rule: e.rule, Object: id, Name: name}
 	if s.cluster != nil {
 		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
 	}
 	switch why := e.beside(s); {
+	case e.broken != nil:
+		f.Err = e.broken
+		e.stats.Undecided++
+		e.stats.Failed++
 	case why != "":
 		f.When, f.Clear, f.Why = False, True, why
 	case !e.load(s, &f):
@@ -181,13 +192,19 @@ func (e *evaluator) beside(s *subject) string {
 		switch {
 		case f.object == inventory.KindCluster && s.host != nil && s.host.Cluster.IsZero():
 			return "the host is in no cluster"
-		case f.sample && f.object == inventory.KindVM && off(s.vm.Power):
+		case f.query != "" && has(e.answers[f.slot], s.id):
+		case (f.sample || f.query != "") && f.object == inventory.KindVM && off(s.vm.Power):
 			return "the VM is " + powerWord(s.vm.Power)
-		case f.sample && f.object == inventory.KindHost && e.rule.On == inventory.KindHost && off(s.host.Power):
+		case (f.sample || f.query != "") && f.object == inventory.KindHost && e.rule.On == inventory.KindHost && off(s.host.Power):
 			return "the host is " + powerWord(s.host.Power)
 		}
 	}
 	return ""
+}
+
+func has(a Answer, id inventory.ID) bool {
+	_, ok := a.Values[id]
+	return ok
 }
 
 func off(p inventory.Power) bool {
@@ -267,14 +284,16 @@ func (e *evaluator) failed(f *Finding, what string, err error) {
 	e.stats.Failed++
 }
 
-// evidence are the samples that when reads.
+// evidence are the numbers that were measured, of those that when reads.
 func (e *evaluator) evidence(s *subject) []Evidence {
 	out := []Evidence{}
 	for _, f := range e.rule.when.reads {
-		if !f.sample {
-			continue
-		}
-		if v, at, ok := f.read(s, e.horizon); ok {
+		v, at, ok := f.read(s, e.horizon)
+		switch {
+		case !ok:
+		case f.query != "":
+			out = append(out, Evidence{Name: f.path, Value: v.(float64), At: e.now, Query: f.query})
+		case f.sample:
 			out = append(out, Evidence{Name: f.path, Value: v.(float64), Unit: f.metric.Desc().Unit, At: at})
 		}
 	}

@@ -44,7 +44,8 @@ type scope struct {
 	on         inventory.Kind // 0: of no object, config alone
 	config     map[string]any // float64, string or bool
 	vocabulary map[string]*field
-	formatters bool // percent() and the like, which make text
+	with       []*field // names bound to PromQL
+	formatters bool     // percent() and the like, which make text
 }
 
 // fault is one thing wrong with an expression, at a character of it, from 0.
@@ -120,6 +121,9 @@ func (sc scope) conf() *conf.Config {
 		config[key] = types.TypeOf(value)
 	}
 	env["config"] = config
+	for _, f := range sc.with {
+		env[f.name] = types.TypeOf(float64(0))
+	}
 
 	c := conf.New(env)
 	c.MaxNodes = maxExprNodes
@@ -275,6 +279,9 @@ func (v *vetter) pattern(right ast.Node) {
 }
 
 func (v *vetter) bareName(n *ast.IdentifierNode) {
+	if v.bound(n.Value) != nil {
+		return
+	}
 	names := v.objectNames()
 	if slices.Contains(names, n.Value) {
 		v.fail(n, "name one of its fields: "+strings.Join(v.fieldNames(n.Value), ", "), "%s alone is not a value", n.Value)
@@ -288,7 +295,20 @@ func (v *vetter) bareName(n *ast.IdentifierNode) {
 		v.fail(n, "did you mean "+f+"?", "unknown name %s", n.Value)
 		return
 	}
+	for _, f := range v.with {
+		names = append(names, f.name)
+	}
 	v.fail(n, didYouMean(n.Value, names), "unknown name %s", n.Value)
+}
+
+// bound is what a bare name is bound to, nil if to nothing.
+func (sc scope) bound(name string) *field {
+	for _, f := range sc.with {
+		if f.name == name {
+			return f
+		}
+	}
+	return nil
 }
 
 func (v *vetter) member(n *ast.MemberNode) {
@@ -419,6 +439,12 @@ type flattener struct {
 }
 
 func (f *flattener) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.IdentifierNode); ok {
+		if field := f.bound(n.Value); field != nil {
+			f.note(field)
+		}
+		return
+	}
 	m, ok := (*node).(*ast.MemberNode)
 	if !ok {
 		return
@@ -429,13 +455,17 @@ func (f *flattener) Visit(node *ast.Node) {
 		flat = &ast.ConstantNode{Value: f.config[name]}
 	} else {
 		field := f.vocabulary[object+"."+name]
-		if !slices.Contains(f.reads, field) {
-			f.reads = append(f.reads, field)
-		}
+		f.note(field)
 		flat = &ast.IdentifierNode{Value: field.path}
 	}
 	flat.SetNature(*m.Nature())
 	ast.Patch(node, flat)
+}
+
+func (f *flattener) note(field *field) {
+	if !slices.Contains(f.reads, field) {
+		f.reads = append(f.reads, field)
+	}
 }
 
 // finite reports whether a number may be used as a config value.

@@ -14,6 +14,8 @@ type subject struct {
 	vm          *inventory.VM
 	hostSamples inventory.Samples
 	vmSamples   inventory.Samples
+	id          inventory.ID // of the object that the rule is on
+	answers     []Answer     // to the rule's queries, by the slots of its bound fields
 }
 
 // fieldType is the type of a scalar in an expression. All numbers are float64.
@@ -25,7 +27,7 @@ const (
 	truth
 )
 
-// field is one thing an expression can read: a fact of an object, or its last sample of a metric.
+// field is one thing an expression can read: a fact of an object, its last sample of a metric, or what PromQL says of it.
 type field struct {
 	object inventory.Kind
 	name   string
@@ -36,6 +38,8 @@ type field struct {
 	help   string
 	get    func(*subject) any  // of a fact; the object is there
 	set    func(*subject, any) // of a fact; for pack tests
+	query  string              // PromQL, of a name that the rule binds
+	slot   int                 // of its answer
 }
 
 // maxText is how much of a name an expression sees, in bytes: platforms answer what they like.
@@ -182,6 +186,10 @@ func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool)
 	}
 	if !h.facts {
 		return nil, h.lastSuccess, false
+	}
+	if f.query != "" {
+		v, ok := s.answers[f.slot].Values[s.id]
+		return v, time.Time{}, ok && finite(v)
 	}
 	v := f.get(s)
 	if v == 0.0 {

@@ -27,6 +27,8 @@ const (
 	maxTests       = 100
 	maxFor         = 30 * 24 * time.Hour
 	maxDescription = 4096
+	maxWith        = 10
+	maxReach       = 400 * 24 * time.Hour // as long as roll-ups are kept
 )
 
 // Pack is one file of rules with their thresholds and tests.
@@ -43,6 +45,7 @@ type Pack struct {
 
 	file  string
 	tests []packTest
+	joins []join
 }
 
 // Rule is a condition on one kind of object, ready to run. It does not change and may be used by many goroutines.
@@ -59,7 +62,9 @@ type Rule struct {
 
 	when, clear program
 	summary     template
-	inputs      []*field // what when and clear read
+	inputs      []*field      // what when and clear read
+	with        []*field      // names that are bound to PromQL
+	reach       time.Duration // how far back they read
 }
 
 // MarshalText is pack/rule: in JSON a rule is its name.
@@ -68,9 +73,8 @@ func (r *Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // String is pack/rule.
 func (r *Rule) String() string { return r.Pack.Name + "/" + r.Name }
 
-// SettleRange is how long after a change the rule still judges what was before it: the longest range in with, which no
-// rule has in this version, and for.
-func (r *Rule) SettleRange() time.Duration { return r.For }
+// SettleRange is how long after a change the rule still judges what was before it: the longest range in with, and for.
+func (r *Rule) SettleRange() time.Duration { return r.reach + r.For }
 
 // Cause is the rule's condition in words, with the pack's thresholds in place.
 func (r *Rule) Cause() string {
@@ -89,7 +93,6 @@ var (
 	packName   = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	ruleName   = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,63}$`)
 	configName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
-	withName   = configName
 	semver     = regexp.MustCompile(`^(\d{1,6})\.(\d{1,6})\.(\d{1,6})$`)
 )
 
@@ -139,6 +142,7 @@ func (p *packParser) read(doc *yaml.Node) {
 		key{"platforms", false, p.readPlatforms},
 		key{"min_protip", false, p.readMinProtip},
 		key{"config", false, p.readConfig},
+		key{"join", false, p.readJoins},
 		key{"rules", true, func(n *yaml.Node) {
 			p.list(n, "rules", maxRules, func(_ int, v *yaml.Node) { p.ruleNodes = append(p.ruleNodes, v) })
 			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
@@ -268,10 +272,6 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		key{"summary", true, func(n *yaml.Node) { summary = n }},
 		key{"remedy", true, func(n *yaml.Node) { remedy = n; r.Remedy = p.readRemedy(n) }},
 	)
-	if with != nil && with.ShortTag() != "!!null" {
-		p.readWith(with)
-		return r // when and clear would fail at the names that with binds
-	}
 	if r.On == 0 { // no names to check expressions against
 		for what, n := range map[string]*yaml.Node{"when": when, "clear": clear, "summary": summary} {
 			if n != nil {
@@ -283,7 +283,10 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 	if remedy != nil {
 		p.checkRemedy(r, remedy)
 	}
-	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary}
+	if with != nil {
+		p.readWith(r, with)
+	}
+	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with}
 	if when != nil {
 		r.When, r.when = p.condition(when, "when", sc)
 		r.inputs = slices.Clone(r.when.reads)
@@ -325,18 +328,10 @@ func (p *packParser) failFaults(n *yaml.Node, what string, faults []fault) {
 	}
 }
 
-// readWith checks the form of PromQL bindings, so that a pack's other errors show, and refuses them.
-func (p *packParser) readWith(n *yaml.Node) {
-	if !p.pairs(n, "with", func(k, v *yaml.Node) {
-		if !withName.MatchString(k.Value) {
-			p.failNode(k, "use lower case letters, digits and _", "name %s is not well formed", quoted(k.Value))
-		}
-		p.text(v, "with."+k.Value, maxExprBytes)
-	}) {
-		return
-	}
-	p.failNode(n, "read the last samples instead, as in host.cpu_usage_ratio, and lengthen for",
-		"with: PromQL needs history, which this version of protip does not have")
+// readKind reads a kind of object.
+func (p *packParser) readKind(n *yaml.Node) inventory.Kind {
+	kind, _ := inventory.ParseKind(p.oneOf(n, "on", "cluster", "host", "vm", "datastore", "service"))
+	return kind
 }
 
 // readRemedy reads what is to be done. A host is brought down to something, or nobody could say when to stop moving.

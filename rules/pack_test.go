@@ -217,7 +217,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		for _, p := range s.Packs() {
 			if len(text) < 10_000 && p.Tests() < 3 {
-				_ = p.Test()
+				_ = p.Test(nil)
 			}
 		}
 	})

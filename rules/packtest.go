@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,8 +12,11 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/inventory"
 )
 
@@ -31,7 +35,14 @@ type packTest struct {
 	interval time.Duration
 	facts    map[*field]any
 	samples  map[*field][]float64 // one per interval, from time 0; NaN = none
+	series   []testSeries         // of other exporters, likewise
 	wants    []want
+}
+
+// testSeries is one series that no object of the test has as a sample.
+type testSeries struct {
+	labels history.Labels
+	values []float64
 }
 
 // want is what tips there must be at a time; others, pending ones included, must not.
@@ -53,8 +64,11 @@ func (p *packParser) readTest(n *yaml.Node) packTest {
 		key{"facts", false, func(n *yaml.Node) {
 			p.pairs(n, "facts", func(k, v *yaml.Node) { p.readFact(t.facts, k, v) })
 		}},
-		key{"samples", true, func(n *yaml.Node) {
-			p.pairs(n, "samples", func(k, v *yaml.Node) { p.readSeries(t.samples, k, v) })
+		key{"samples", false, func(n *yaml.Node) {
+			p.pairs(n, "samples", func(k, v *yaml.Node) { p.readSamples(t.samples, k, v) })
+		}},
+		key{"series", false, func(n *yaml.Node) {
+			p.pairs(n, "series", func(k, v *yaml.Node) { t.series = append(t.series, p.readSeries(len(t.series), k, v)...) })
 		}},
 		key{"want", true, func(n *yaml.Node) {
 			p.list(n, "want", maxWants, func(_ int, v *yaml.Node) { t.wants = append(t.wants, p.readWant(v)) })
@@ -110,49 +124,78 @@ func (p *packParser) readFact(into map[*field]any, k, v *yaml.Node) {
 	into[f] = value
 }
 
-// readSeries reads values as promtool writes them: "0.9x3" is 0.9 and three more of it, "_" is no sample.
-func (p *packParser) readSeries(into map[*field][]float64, k, v *yaml.Node) {
+func (p *packParser) readSamples(into map[*field][]float64, k, v *yaml.Node) {
 	f := p.field(k, true)
-	source := p.text(v, k.Value, maxPackBytes)
-	if len(into) >= maxSeries {
-		p.failNode(k, "", "more than %d series", maxSeries)
-		return
-	}
-	var values []float64
-	for word := range strings.FieldsSeq(source) {
-		value, times, err := parseRun(word)
-		if err != nil {
-			p.failNode(v, `write values with blanks between them, as in "0.9x3 _ 0.5"`, "%s: bad value %s", k.Value, quoted(word))
-			return
-		}
-		if len(values)+times > maxSamples {
-			p.failNode(v, "", "%s has more than %d values", k.Value, maxSamples)
-			return
-		}
-		values = append(values, slices.Repeat([]float64{value}, times)...)
-	}
-	if f != nil {
+	values, ok := p.readValues(len(into), k, v)
+	if f != nil && ok {
 		into[f] = values
 	}
 }
 
-func parseRun(word string) (value float64, times int, err error) {
+// readSeries reads a series of another exporter, named as in PromQL: up{instance="esx07:9100"}.
+func (p *packParser) readSeries(n int, k, v *yaml.Node) []testSeries {
+	values, ok := p.readValues(n, k, v)
+	metric, err := parser.NewParser(parser.Options{}).ParseMetric(k.Value)
+	if err != nil {
+		p.failNode(k, `write it as in PromQL, as up{instance="esx07:9100"}`, "%s is no series: %v", quoted(k.Value), err)
+		return nil
+	}
+	if !ok {
+		return nil
+	}
+	t := testSeries{values: values}
+	metric.Range(func(l labels.Label) { t.labels = append(t.labels, history.Label{Name: l.Name, Value: l.Value}) })
+	return []testSeries{t}
+}
+
+// readValues reads values as promtool writes them: "0.9x3" is 0.9 and three more of it, "0+0.1x3" is 0 and three more, each 0.1
+// higher, "_" is no sample.
+func (p *packParser) readValues(n int, k, v *yaml.Node) (values []float64, ok bool) {
+	source := p.text(v, k.Value, maxPackBytes)
+	if n >= maxSeries {
+		p.failNode(k, "", "more than %d series", maxSeries)
+		return nil, false
+	}
+	for word := range strings.FieldsSeq(source) {
+		value, step, times, err := parseRun(word)
+		if err != nil {
+			p.failNode(v, `write values with blanks between them, as in "0.9x3 _ 0.5"`, "%s: bad value %s", k.Value, quoted(word))
+			return nil, false
+		}
+		if len(values)+times > maxSamples {
+			p.failNode(v, "", "%s has more than %d values", k.Value, maxSamples)
+			return nil, false
+		}
+		for i := range times {
+			values = append(values, value+float64(i)*step)
+		}
+	}
+	return values, true
+}
+
+func parseRun(word string) (value, step float64, times int, err error) {
 	number, more, repeated := strings.Cut(word, "x")
 	times = 1
 	if repeated {
 		n, err := strconv.ParseUint(more, 10, 16)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, 0, err
 		}
 		times += int(n)
 	}
 	if number == "_" {
-		return math.NaN(), times, nil
+		return math.NaN(), 0, times, nil
 	}
-	if value, err = strconv.ParseFloat(number, 64); err == nil && !finite(value) {
+	if i := strings.LastIndexAny(number, "+-"); i > 0 && repeated && number[i-1] != 'e' && number[i-1] != 'E' {
+		if step, err = strconv.ParseFloat(number[i:], 64); err != nil {
+			return 0, 0, 0, err
+		}
+		number = number[:i]
+	}
+	if value, err = strconv.ParseFloat(number, 64); err == nil && !(finite(value) && finite(step)) {
 		err = errors.New("not finite")
 	}
-	return value, times, err
+	return value, step, times, err
 }
 
 func (p *packParser) readWant(n *yaml.Node) want {
@@ -182,11 +225,15 @@ func (p *packParser) readWantTip(n *yaml.Node) wantTip {
 	return w
 }
 
-// Test runs the pack's own tests. The error joins what failed, each with file and line; nil if nothing did.
-func (p *Pack) Test() error {
+// Open makes series that answer PromQL.
+type Open func(history.Matrix) history.Querier
+
+// Test runs the pack's own tests. The error joins what failed, each with file and line; nil if nothing did. open is asked only
+// for a pack that binds names to PromQL.
+func (p *Pack) Test(open Open) error {
 	var errs []error
 	for _, t := range p.tests {
-		errs = append(errs, p.runTest(t))
+		errs = append(errs, p.runTest(t, open))
 	}
 	return errors.Join(errs...)
 }
@@ -194,7 +241,7 @@ func (p *Pack) Test() error {
 // Tests is how many tests the pack has.
 func (p *Pack) Tests() int { return len(p.tests) }
 
-func (p *Pack) runTest(t packTest) error {
+func (p *Pack) runTest(t packTest, open Open) error {
 	platform := "vsphere"
 	if len(p.Platforms) > 0 {
 		platform = p.Platforms[0]
@@ -206,6 +253,10 @@ func (p *Pack) runTest(t packTest) error {
 	for _, w := range t.wants {
 		last = max(last, w.at)
 	}
+	var past history.Querier
+	if len(set.Queries()) > 0 && open != nil {
+		past = open(t.history(start))
+	}
 	var errs []error
 	var tips []Tip
 	for at := time.Duration(0); at <= last; at += t.interval {
@@ -216,7 +267,8 @@ func (p *Pack) runTest(t packTest) error {
 		}
 		fleet.Expire(now)
 		snapshot := fleet.Snapshot()
-		findings, _ := set.Eval(Input{Snapshot: snapshot, Now: now})
+		answers := set.Ask(context.Background(), past, snapshot, now)
+		findings, _ := set.Eval(Input{Snapshot: snapshot, Answers: answers, Now: now})
 		tips, _ = Step(tips, Turn{Set: set, Snapshot: snapshot, Findings: findings, Now: now})
 		for _, f := range findings {
 			if f.Err != nil {
@@ -247,15 +299,49 @@ func (t packTest) delta(n int, now time.Time) inventory.Delta {
 		if n >= len(values) || !finite(values[n]) {
 			continue
 		}
-		id := s.host.ID
-		if f.object == inventory.KindVM {
-			id = s.vm.ID
-		}
 		d.Samples = append(d.Samples, inventory.SampleSet{
-			ID: id, At: now.UnixMilli(), Values: []inventory.Value{{Metric: f.metric, Value: values[n]}},
+			ID: s.idOf(f.object), At: now.UnixMilli(), Values: []inventory.Value{{Metric: f.metric, Value: values[n]}},
 		})
 	}
 	return d
+}
+
+// history is the test's samples as series, under the names and labels that protip itself gives them, and its other series.
+func (t packTest) history(start time.Time) history.Matrix {
+	s := t.fleet()
+	var out history.Matrix
+	add := func(labels history.Labels, values []float64) {
+		series := history.Series{Labels: labels}
+		for n, v := range values {
+			if finite(v) {
+				series.Points = append(series.Points, history.Point{T: start.Add(time.Duration(n) * t.interval).UnixMilli(), V: v})
+			}
+		}
+		out = append(out, series)
+	}
+	for _, f := range slices.SortedFunc(maps.Keys(t.samples), func(a, b *field) int { return strings.Compare(a.path, b.path) }) {
+		id := s.idOf(f.object)
+		add(history.Labels{
+			{Name: "__name__", Value: f.metric.String()},
+			{Name: idLabels[f.object], Value: id.Ref},
+			{Name: "source", Value: id.Source},
+		}, t.samples[f])
+	}
+	for _, series := range t.series {
+		add(series.labels, series.values)
+	}
+	return out
+}
+
+// idOf is the object of a kind around the subject.
+func (s *subject) idOf(k inventory.Kind) inventory.ID {
+	switch k {
+	case inventory.KindVM:
+		return s.vm.ID
+	case inventory.KindHost:
+		return s.host.ID
+	}
+	return s.cluster.ID
 }
 
 // fleet is the test's VM, host and cluster, with the facts it sets.

@@ -69,8 +69,9 @@ type Tip struct {
 type Evidence struct {
 	Name  string    `json:"name"` // as the pack calls it: host.cpu_usage_ratio
 	Value float64   `json:"value"`
-	Unit  string    `json:"unit"`
+	Unit  string    `json:"unit"` // empty where it is not known
 	At    time.Time `json:"at"`
+	Query string    `json:"query,omitempty"` // the PromQL it is of, if it was computed
 }
 
 // Remedy is what a rule proposes.

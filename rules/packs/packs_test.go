@@ -30,7 +30,7 @@ func TestShippedPacks(t *testing.T) {
 			if pack.Tests() == 0 {
 				t.Error("a shipped pack needs tests")
 			}
-			if err := pack.Test(); err != nil {
+			if err := pack.Test(nil); err != nil {
 				t.Error(err)
 			}
 		})
