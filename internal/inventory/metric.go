@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 // Metric names one measured quantity of one kind of object. Every platform gives the same metrics in the same unit and type.
 type Metric uint8
 
-// The metrics. Order within a kind is the order of exposition.
+// The metrics. Order within a kind is the order of exposition, and of importance: what does not fit a budget is the last.
 const (
 	VMCPUUsage Metric = iota
 	VMCPUContention
@@ -22,6 +23,24 @@ const (
 	VMNetworkReceive
 	VMNetworkTransmit
 	VMUptime
+	VMCPUDemand
+	VMCPUEntitlement
+	VMCPULimited
+	VMCPUSwapWait
+	VMMemoryGranted
+	VMMemoryShared
+	VMMemoryCompressed
+	VMMemoryContention
+	VMMemorySwapIn
+	VMMemorySwapOut
+	VMDiskRead
+	VMDiskWrite
+	VMDiskReadOperations
+	VMDiskWriteOperations
+	VMNetworkReceivePackets
+	VMNetworkTransmitPackets
+	VMNetworkReceiveDropped
+	VMNetworkTransmitDropped
 
 	HostCPUUsage
 	HostCPUUsageRatio
@@ -30,6 +49,21 @@ const (
 	HostMemoryUsage
 	HostMemoryUsageRatio
 	HostUptime
+	HostMemoryBalloon
+	HostMemorySwapped
+	HostMemorySwapIn
+	HostMemorySwapOut
+	HostDiskLatency
+	HostDiskRead
+	HostDiskWrite
+	HostDiskReadOperations
+	HostDiskWriteOperations
+	HostNetworkReceive
+	HostNetworkTransmit
+	HostNetworkReceiveDropped
+	HostNetworkTransmitDropped
+	HostNetworkReceiveErrors
+	HostNetworkTransmitErrors
 
 	DatastoreFree
 	DatastoreReadLatency
@@ -57,34 +91,79 @@ type Desc struct {
 	Name string // Prometheus name
 	Kind Kind
 	Type Type
-	Unit string // Prometheus base unit: hertz, bytes, seconds, ratio
+	Unit string // Prometheus base unit: hertz, bytes, seconds, ratio; or what is counted: operations, packets
 	Help string
 }
+
+// Group is what an owner may choose to collect or not: the kind for datastores and services, for all else the first word of
+// the metric's field (cpu, memory, disk, network, uptime).
+func (d Desc) Group() string {
+	if d.Kind == KindDatastore || d.Kind == KindService {
+		return d.Kind.String()
+	}
+	word, _, _ := strings.Cut(d.field(), "_")
+	return word
+}
+
+func (d Desc) field() string { return strings.TrimPrefix(d.Name, "virt_"+d.Kind.String()+"_") }
 
 // SlowInterval is how often slow metrics are sampled. They are true for three times as long: what a platform makes every five
 // minutes it may have only five minutes later.
 const SlowInterval = 5 * time.Minute
 
 var catalogue = [...]Desc{
-	VMCPUUsage:        {"virt_vm_cpu_usage_hertz", KindVM, Gauge, "hertz", "CPU used by the VM."},
-	VMCPUContention:   {"virt_vm_cpu_contention_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were ready but not running, over elapsed time and vCPUs."},
-	VMCPUCoStop:       {"virt_vm_cpu_costop_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were stopped to let their siblings catch up, over elapsed time and vCPUs."},
-	VMMemoryUsage:     {"virt_vm_memory_usage_bytes", KindVM, Gauge, "bytes", "Host memory that backs the VM."},
-	VMMemoryActive:    {"virt_vm_memory_active_bytes", KindVM, Gauge, "bytes", "Guest memory touched lately, as the platform estimates it."},
-	VMMemoryBalloon:   {"virt_vm_memory_balloon_bytes", KindVM, Gauge, "bytes", "Memory taken from the guest by its balloon driver."},
-	VMMemorySwapped:   {"virt_vm_memory_swapped_bytes", KindVM, Gauge, "bytes", "Guest memory swapped out by the host."},
-	VMDiskLatency:     {"virt_vm_disk_latency_seconds", KindVM, Gauge, "seconds", "Highest total latency of the VM's disks."},
-	VMNetworkReceive:  {"virt_vm_network_receive_bytes_total", KindVM, Counter, "bytes", "Bytes received by the VM."},
-	VMNetworkTransmit: {"virt_vm_network_transmit_bytes_total", KindVM, Counter, "bytes", "Bytes sent by the VM."},
-	VMUptime:          {"virt_vm_uptime_seconds", KindVM, Gauge, "seconds", "Time since the VM was started."},
+	VMCPUUsage:               {"virt_vm_cpu_usage_hertz", KindVM, Gauge, "hertz", "CPU used by the VM."},
+	VMCPUContention:          {"virt_vm_cpu_contention_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were ready but not running, over elapsed time and vCPUs."},
+	VMCPUCoStop:              {"virt_vm_cpu_costop_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were stopped to let their siblings catch up, over elapsed time and vCPUs."},
+	VMMemoryUsage:            {"virt_vm_memory_usage_bytes", KindVM, Gauge, "bytes", "Host memory that backs the VM."},
+	VMMemoryActive:           {"virt_vm_memory_active_bytes", KindVM, Gauge, "bytes", "Guest memory touched lately, as the platform estimates it."},
+	VMMemoryBalloon:          {"virt_vm_memory_balloon_bytes", KindVM, Gauge, "bytes", "Memory taken from the guest by its balloon driver."},
+	VMMemorySwapped:          {"virt_vm_memory_swapped_bytes", KindVM, Gauge, "bytes", "Guest memory swapped out by the host."},
+	VMDiskLatency:            {"virt_vm_disk_latency_seconds", KindVM, Gauge, "seconds", "Highest total latency of the VM's disks."},
+	VMNetworkReceive:         {"virt_vm_network_receive_bytes_total", KindVM, Counter, "bytes", "Bytes received by the VM."},
+	VMNetworkTransmit:        {"virt_vm_network_transmit_bytes_total", KindVM, Counter, "bytes", "Bytes sent by the VM."},
+	VMUptime:                 {"virt_vm_uptime_seconds", KindVM, Gauge, "seconds", "Time since the VM was started."},
+	VMCPUDemand:              {"virt_vm_cpu_demand_hertz", KindVM, Gauge, "hertz", "CPU the VM would use if nothing held it back."},
+	VMCPUEntitlement:         {"virt_vm_cpu_entitlement_hertz", KindVM, Gauge, "hertz", "CPU the VM may have, by its shares, reservation and limit and what the others want."},
+	VMCPULimited:             {"virt_vm_cpu_limited_ratio", KindVM, Gauge, "ratio", "Time the vCPUs were ready but held back by the VM's limit, over elapsed time and vCPUs."},
+	VMCPUSwapWait:            {"virt_vm_cpu_swap_wait_ratio", KindVM, Gauge, "ratio", "Time the vCPUs waited for memory that the host had swapped out, over elapsed time and vCPUs."},
+	VMMemoryGranted:          {"virt_vm_memory_granted_bytes", KindVM, Gauge, "bytes", "Guest memory that is backed by the host, shared pages counted for each VM."},
+	VMMemoryShared:           {"virt_vm_memory_shared_bytes", KindVM, Gauge, "bytes", "Guest memory that the VM shares with others or within itself."},
+	VMMemoryCompressed:       {"virt_vm_memory_compressed_bytes", KindVM, Gauge, "bytes", "Guest memory that the host keeps compressed."},
+	VMMemoryContention:       {"virt_vm_memory_contention_ratio", KindVM, Gauge, "ratio", "Time the VM waited for memory that was swapped out or compressed, over elapsed time."},
+	VMMemorySwapIn:           {"virt_vm_memory_swap_in_bytes_total", KindVM, Counter, "bytes", "Guest memory the host swapped in."},
+	VMMemorySwapOut:          {"virt_vm_memory_swap_out_bytes_total", KindVM, Counter, "bytes", "Guest memory the host swapped out."},
+	VMDiskRead:               {"virt_vm_disk_read_bytes_total", KindVM, Counter, "bytes", "Bytes the VM read from its disks."},
+	VMDiskWrite:              {"virt_vm_disk_write_bytes_total", KindVM, Counter, "bytes", "Bytes the VM wrote to its disks."},
+	VMDiskReadOperations:     {"virt_vm_disk_read_operations_total", KindVM, Counter, "operations", "Reads of the VM from its disks."},
+	VMDiskWriteOperations:    {"virt_vm_disk_write_operations_total", KindVM, Counter, "operations", "Writes of the VM to its disks."},
+	VMNetworkReceivePackets:  {"virt_vm_network_receive_packets_total", KindVM, Counter, "packets", "Packets received by the VM."},
+	VMNetworkTransmitPackets: {"virt_vm_network_transmit_packets_total", KindVM, Counter, "packets", "Packets sent by the VM."},
+	VMNetworkReceiveDropped:  {"virt_vm_network_receive_dropped_packets_total", KindVM, Counter, "packets", "Packets to the VM that were dropped."},
+	VMNetworkTransmitDropped: {"virt_vm_network_transmit_dropped_packets_total", KindVM, Counter, "packets", "Packets from the VM that were dropped."},
 
-	HostCPUUsage:         {"virt_host_cpu_usage_hertz", KindHost, Gauge, "hertz", "CPU used on the host."},
-	HostCPUUsageRatio:    {"virt_host_cpu_usage_ratio", KindHost, Gauge, "ratio", "CPU used on the host, over its capacity."},
-	HostCPUContention:    {"virt_host_cpu_contention_ratio", KindHost, Gauge, "ratio", "CPU contention of the host's VMs, weighted by their vCPUs."},
-	HostCPUContentionMax: {"virt_host_cpu_contention_max_ratio", KindHost, Gauge, "ratio", "CPU contention of the host's worst VM."},
-	HostMemoryUsage:      {"virt_host_memory_usage_bytes", KindHost, Gauge, "bytes", "Memory used on the host."},
-	HostMemoryUsageRatio: {"virt_host_memory_usage_ratio", KindHost, Gauge, "ratio", "Memory used on the host, over its capacity."},
-	HostUptime:           {"virt_host_uptime_seconds", KindHost, Gauge, "seconds", "Time since the host was started."},
+	HostCPUUsage:               {"virt_host_cpu_usage_hertz", KindHost, Gauge, "hertz", "CPU used on the host."},
+	HostCPUUsageRatio:          {"virt_host_cpu_usage_ratio", KindHost, Gauge, "ratio", "CPU used on the host, over its capacity."},
+	HostCPUContention:          {"virt_host_cpu_contention_ratio", KindHost, Gauge, "ratio", "CPU contention of the host's VMs, weighted by their vCPUs."},
+	HostCPUContentionMax:       {"virt_host_cpu_contention_max_ratio", KindHost, Gauge, "ratio", "CPU contention of the host's worst VM."},
+	HostMemoryUsage:            {"virt_host_memory_usage_bytes", KindHost, Gauge, "bytes", "Memory used on the host."},
+	HostMemoryUsageRatio:       {"virt_host_memory_usage_ratio", KindHost, Gauge, "ratio", "Memory used on the host, over its capacity."},
+	HostUptime:                 {"virt_host_uptime_seconds", KindHost, Gauge, "seconds", "Time since the host was started."},
+	HostMemoryBalloon:          {"virt_host_memory_balloon_bytes", KindHost, Gauge, "bytes", "Memory taken from the host's guests by their balloon drivers."},
+	HostMemorySwapped:          {"virt_host_memory_swapped_bytes", KindHost, Gauge, "bytes", "Guest memory that the host has swapped out."},
+	HostMemorySwapIn:           {"virt_host_memory_swap_in_bytes_total", KindHost, Counter, "bytes", "Guest memory the host swapped in."},
+	HostMemorySwapOut:          {"virt_host_memory_swap_out_bytes_total", KindHost, Counter, "bytes", "Guest memory the host swapped out."},
+	HostDiskLatency:            {"virt_host_disk_latency_seconds", KindHost, Gauge, "seconds", "Highest total latency of the host's disks."},
+	HostDiskRead:               {"virt_host_disk_read_bytes_total", KindHost, Counter, "bytes", "Bytes read from the host's disks."},
+	HostDiskWrite:              {"virt_host_disk_write_bytes_total", KindHost, Counter, "bytes", "Bytes written to the host's disks."},
+	HostDiskReadOperations:     {"virt_host_disk_read_operations_total", KindHost, Counter, "operations", "Reads from the host's disks."},
+	HostDiskWriteOperations:    {"virt_host_disk_write_operations_total", KindHost, Counter, "operations", "Writes to the host's disks."},
+	HostNetworkReceive:         {"virt_host_network_receive_bytes_total", KindHost, Counter, "bytes", "Bytes received by the host, its VMs' included."},
+	HostNetworkTransmit:        {"virt_host_network_transmit_bytes_total", KindHost, Counter, "bytes", "Bytes sent by the host, its VMs' included."},
+	HostNetworkReceiveDropped:  {"virt_host_network_receive_dropped_packets_total", KindHost, Counter, "packets", "Received packets that the host dropped."},
+	HostNetworkTransmitDropped: {"virt_host_network_transmit_dropped_packets_total", KindHost, Counter, "packets", "Packets to be sent that the host dropped."},
+	HostNetworkReceiveErrors:   {"virt_host_network_receive_error_packets_total", KindHost, Counter, "packets", "Packets the host received with errors."},
+	HostNetworkTransmitErrors:  {"virt_host_network_transmit_error_packets_total", KindHost, Counter, "packets", "Packets the host could not send for errors."},
 
 	DatastoreFree:         {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
 	DatastoreReadLatency:  {"virt_datastore_read_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a read of the datastore took, over five minutes."},
@@ -136,9 +215,36 @@ func (m Metric) String() string { return catalogue[m].Name }
 
 // Field is the metric's name without the prefix that its kind implies: cpu_usage_ratio for virt_host_cpu_usage_ratio.
 // It is what packs call the last sample of an object.
-func (m Metric) Field() string {
-	return strings.TrimPrefix(catalogue[m].Name, "virt_"+catalogue[m].Kind.String()+"_")
+func (m Metric) Field() string { return catalogue[m].field() }
+
+// Groups are the groups that metrics are of, in order.
+func Groups() []string {
+	var out []string
+	for m := range metricCount {
+		if g := m.Desc().Group(); !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
+
+// MetricSet is which metrics are collected. The zero MetricSet is all of them.
+type MetricSet struct{ without [metricCount]bool }
+
+// OfGroups are the metrics of some groups; of none named, all.
+func OfGroups(groups []string) (s MetricSet) {
+	for m := range s.without {
+		s.without[m] = len(groups) > 0 && !slices.Contains(groups, Metric(m).Desc().Group())
+	}
+	return s
+}
+
+// Has reports whether the metric is of the set.
+func (s *MetricSet) Has(m Metric) bool { return !s.without[m] }
+
+// IsAll reports whether every metric is.
+func (s *MetricSet) IsAll() bool { return s.without == MetricSet{}.without }
 
 // Sample is a value and the time it was true, in Unix milliseconds by protip's own clock. The zero Sample was never seen.
 // A sample that grew too old keeps its time and loses its value (see Fleet.Expire).
