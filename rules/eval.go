@@ -47,6 +47,9 @@ type Finding struct {
 	// NoDataSince is when the oldest missing input was last seen, zero if it never was. Only of an undecided finding.
 	NoDataSince time.Time `json:"no_data_since,omitzero"`
 	// Summary and Evidence are empty while all is calm (When false and Clear true) or nothing is known.
+	// So are Cause, the condition with the thresholds that hold for the object, and Remedy.
+	Cause    string     `json:"cause,omitempty"`
+	Remedy   Remedy     `json:"remedy,omitzero"`
 	Summary  string     `json:"summary,omitempty"`
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Err      error      `json:"-"` // the rule failed on this object; both verdicts are then undecided
@@ -162,7 +165,7 @@ func (e *evaluator) grow(n int) {
 
 // judge appends the finding of one object.
 func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
-	s.id, s.answers = id, e.answers
+	s.id, s.pack, s.answers = id, e.rule.Pack, e.answers
 	f := Finding{Rule: e.rule, Object: id, Name: name}
 	if s.cluster != nil {
 		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
@@ -257,7 +260,11 @@ func (e *evaluator) decide(s *subject, f *Finding) {
 			e.failed(f, "summary", err)
 			return
 		}
-		f.Evidence = e.evidence(s)
+		if f.Remedy, err = e.remedy(s); err != nil {
+			e.failed(f, "remedy", err)
+			return
+		}
+		f.Evidence, f.Cause = e.evidence(s), e.rule.cause(s)
 	}
 	f.When, f.Clear = verdict(when), verdict(clear)
 	if when {
@@ -275,6 +282,24 @@ func (e *evaluator) run(p program) (bool, error) {
 		return false, fmt.Errorf("gave a %T", v)
 	}
 	return b, nil
+}
+
+// remedy is the rule's, brought to what the object's own config says.
+func (e *evaluator) remedy(s *subject) (r Remedy, err error) {
+	r = e.rule.Remedy
+	for _, g := range []struct {
+		prog program
+		into *float64
+	}{{e.rule.cpuBelow, &r.CPUBelow}, {e.rule.memoryBelow, &r.MemoryBelow}} {
+		if len(g.prog.reads) == 0 {
+			continue
+		}
+		load(g.prog.reads, e.env, s, e.horizon)
+		if *g.into, err = goal(&e.machine, g.prog, e.env); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }
 
 func (e *evaluator) failed(f *Finding, what string, err error) {

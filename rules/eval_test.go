@@ -147,6 +147,11 @@ func TestFinding(t *testing.T) {
  "drs": true,
  "when": "true",
  "clear": "false",
+ "cause": "host.cpu_usage_ratio \u003e 0.85 \u0026\u0026 host.cpu_contention_ratio \u003e 0.05",
+ "remedy": {
+  "action": "rebalance-host",
+  "cpu_below": 0.6
+ },
  "summary": "h 90%",
  "evidence": [
   {

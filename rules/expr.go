@@ -44,8 +44,9 @@ type scope struct {
 	on         inventory.Kind // 0: of no object, config alone
 	config     map[string]any // float64, string or bool
 	vocabulary map[string]*field
-	with       []*field // names bound to PromQL
-	formatters bool     // percent() and the like, which make text
+	with       []*field          // names bound to PromQL
+	varying    map[string]*field // keys of the config that differ from object to object
+	formatters bool              // percent() and the like, which make text
 }
 
 // fault is one thing wrong with an expression, at a character of it, from 0.
@@ -284,7 +285,7 @@ func (v *vetter) bareName(n *ast.IdentifierNode) {
 	}
 	names := v.objectNames()
 	if slices.Contains(names, n.Value) {
-		v.fail(n, "name one of its fields: "+strings.Join(v.fieldNames(n.Value), ", "), "%s alone is not a value", n.Value)
+		v.fail(n, v.oneField(n.Value), "%s alone is not a value", n.Value)
 		return
 	}
 	if _, ok := v.config[n.Value]; ok {
@@ -299,6 +300,15 @@ func (v *vetter) bareName(n *ast.IdentifierNode) {
 		names = append(names, f.name)
 	}
 	v.fail(n, didYouMean(n.Value, names), "unknown name %s", n.Value)
+}
+
+// oneField is a hint for an object that was named alone.
+func (v *vetter) oneField(object string) string {
+	fields := v.fieldNames(object)
+	if len(fields) == 0 {
+		return "declare its keys under config: at the top of the pack"
+	}
+	return "name one of its fields, as " + object + "." + fields[0]
 }
 
 // bound is what a bare name is bound to, nil if to nothing.
@@ -451,7 +461,10 @@ func (f *flattener) Visit(node *ast.Node) {
 	}
 	object, name := m.Node.(*ast.IdentifierNode).Value, m.Property.(*ast.StringNode).Value
 	var flat ast.Node
-	if object == "config" {
+	if own, varies := f.varying[name]; object == "config" && varies {
+		f.note(own)
+		flat = &ast.IdentifierNode{Value: own.path}
+	} else if object == "config" {
 		flat = &ast.ConstantNode{Value: f.config[name]}
 	} else {
 		field := f.vocabulary[object+"."+name]

@@ -15,7 +15,8 @@ type subject struct {
 	hostSamples inventory.Samples
 	vmSamples   inventory.Samples
 	id          inventory.ID // of the object that the rule is on
-	answers     []Answer     // to the rule's queries, by the slots of its bound fields
+	pack        *Pack
+	answers     []Answer // to the rule's queries, by the slots of its bound fields
 }
 
 // fieldType is the type of a scalar in an expression. All numbers are float64.
@@ -40,6 +41,7 @@ type field struct {
 	set    func(*subject, any) // of a fact; for pack tests
 	query  string              // PromQL, of a name that the rule binds
 	slot   int                 // of its answer
+	config bool                // a key of the pack's config that overrides set
 }
 
 // maxText is how much of a name an expression sees, in bytes: platforms answer what they like.
@@ -174,6 +176,9 @@ func horizonOf(src inventory.Source, now time.Time) horizon {
 
 // read is the field's value and true, or when it was last seen (zero: never, or not known) and false.
 func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool) {
+	if f.config {
+		return s.pack.setting(f.name, s), time.Time{}, true
+	}
 	if !s.has(f.object) {
 		return nil, time.Time{}, false
 	}

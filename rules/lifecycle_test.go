@@ -44,7 +44,9 @@ func (l *life) step(f *Finding) {
 	turn := Turn{Set: l.set, Snapshot: l.snap, Now: l.now, MaxGap: 90 * time.Second}
 	if f != nil {
 		said := *f
-		said.Rule, said.Object, said.Name = l.set.rules[0], id(inventory.KindHost, "h"), "h"
+		rule := l.set.rules[0]
+		said.Rule, said.Object, said.Name = rule, id(inventory.KindHost, "h"), "h"
+		said.Cause, said.Remedy = rule.cause(&subject{}), rule.Remedy
 		turn.Findings = []Finding{said}
 	}
 	l.tips, l.last = Step(l.tips, turn)

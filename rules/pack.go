@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -46,6 +45,9 @@ type Pack struct {
 	file  string
 	tests []packTest
 	joins []join
+
+	overrides []Override
+	varying   map[string]*field // keys of the config that overrides set
 }
 
 // Rule is a condition on one kind of object, ready to run. It does not change and may be used by many goroutines.
@@ -60,11 +62,12 @@ type Rule struct {
 	Summary  string
 	Remedy   Remedy
 
-	when, clear program
-	summary     template
-	inputs      []*field      // what when and clear read
-	with        []*field      // names that are bound to PromQL
-	reach       time.Duration // how far back they read
+	when, clear           program
+	cpuBelow, memoryBelow program // of the remedy
+	summary               template
+	inputs                []*field      // what when and clear read
+	with                  []*field      // names that are bound to PromQL
+	reach                 time.Duration // how far back they read
 }
 
 // MarshalText is pack/rule: in JSON a rule is its name.
@@ -76,12 +79,13 @@ func (r *Rule) String() string { return r.Pack.Name + "/" + r.Name }
 // SettleRange is how long after a change the rule still judges what was before it: the longest range in with, and for.
 func (r *Rule) SettleRange() time.Duration { return r.reach + r.For }
 
-// Cause is the rule's condition in words, with the pack's thresholds in place.
-func (r *Rule) Cause() string {
+// cause is the rule's condition in words, with the thresholds that hold for an object in place.
+func (r *Rule) cause(s *subject) string {
+	words := r.Pack.spell(r.when.words, s)
 	if r.For == 0 {
-		return r.when.words
+		return words
 	}
-	return r.when.words + " for " + model.Duration(r.For).String()
+	return words + " for " + model.Duration(r.For).String()
 }
 
 // appliesTo reports whether the pack judges what a source of that platform shows.
@@ -116,7 +120,9 @@ func parse(f File, o Options) (*Pack, Problems) {
 		reader:     newReader(f.Name, nil),
 		options:    o,
 		vocabulary: vocabulary(),
-		pack:       &Pack{SHA256: hex.EncodeToString(sum[:]), Config: map[string]any{}, file: f.Name},
+		pack: &Pack{
+			SHA256: hex.EncodeToString(sum[:]), Config: map[string]any{}, file: f.Name, varying: map[string]*field{},
+		},
 	}
 	if len(f.Text) > maxPackBytes {
 		p.fail(0, 0, "", "larger than %d bytes", maxPackBytes)
@@ -223,20 +229,11 @@ func (p *packParser) readConfig(n *yaml.Node) {
 func (p *packParser) override() {
 	own := p.options.Config[p.pack.Name]
 	for _, name := range slices.Sorted(maps.Keys(own)) {
-		was, ok := p.pack.Config[name]
-		if !ok {
-			p.fail(0, 0, didYouMean(name, slices.Sorted(maps.Keys(p.pack.Config))),
-				"the agent's config sets packs.config.%s.%s, which the pack does not have", p.pack.Name, name)
-			continue
+		if value, ok := p.overriding("the agent's config", "packs.config."+p.pack.Name+"."+name, own[name]); ok {
+			p.pack.Config[name] = value
 		}
-		value, ok := asScalar(own[name])
-		if !ok || reflect.TypeOf(value) != reflect.TypeOf(was) {
-			p.fail(0, 0, "", "the agent's config sets packs.config.%s.%s to %v, which must be %s",
-				p.pack.Name, name, shorten(fmt.Sprint(own[name]), 40), typeName(reflect.TypeOf(was).Kind()))
-			continue
-		}
-		p.pack.Config[name] = value
 	}
+	p.readOverrides()
 }
 
 // asScalar is a decoded YAML value as a pack knows it.
@@ -270,7 +267,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		key{"clear", false, func(n *yaml.Node) { clear = n }},
 		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
 		key{"summary", true, func(n *yaml.Node) { summary = n }},
-		key{"remedy", true, func(n *yaml.Node) { remedy = n; r.Remedy = p.readRemedy(n) }},
+		key{"remedy", true, func(n *yaml.Node) { remedy = n; r.Remedy = p.readRemedy(r, n) }},
 	)
 	if r.On == 0 { // no names to check expressions against
 		for what, n := range map[string]*yaml.Node{"when": when, "clear": clear, "summary": summary} {
@@ -286,7 +283,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 	if with != nil {
 		p.readWith(r, with)
 	}
-	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with}
+	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with, varying: p.pack.varying}
 	if when != nil {
 		r.When, r.when = p.condition(when, "when", sc)
 		r.inputs = slices.Clone(r.when.reads)
@@ -335,15 +332,21 @@ func (p *packParser) readKind(n *yaml.Node) inventory.Kind {
 }
 
 // readRemedy reads what is to be done. A host is brought down to something, or nobody could say when to stop moving.
-func (p *packParser) readRemedy(n *yaml.Node) Remedy {
+func (p *packParser) readRemedy(rule *Rule, n *yaml.Node) Remedy {
 	var r Remedy
 	var goals []*yaml.Node
 	p.mapping(n, "a remedy",
 		key{"action", true, func(n *yaml.Node) {
 			r.Action = RemedyAction(p.oneOf(n, "action", string(RebalanceHost), string(Migrate), string(NoRemedy)))
 		}},
-		key{"cpu_below", false, func(n *yaml.Node) { goals, r.CPUBelow = append(goals, n), p.goal(n, "cpu_below") }},
-		key{"memory_below", false, func(n *yaml.Node) { goals, r.MemoryBelow = append(goals, n), p.goal(n, "memory_below") }},
+		key{"cpu_below", false, func(n *yaml.Node) {
+			goals = append(goals, n)
+			r.CPUBelow, rule.cpuBelow = p.goal(n, "cpu_below")
+		}},
+		key{"memory_below", false, func(n *yaml.Node) {
+			goals = append(goals, n)
+			r.MemoryBelow, rule.memoryBelow = p.goal(n, "memory_below")
+		}},
 	)
 	switch {
 	case r.Action == RebalanceHost && len(goals) == 0:
@@ -356,23 +359,35 @@ func (p *packParser) readRemedy(n *yaml.Node) Remedy {
 	return r
 }
 
-// goal is a utilisation, 0..1, made of numbers and the config alone: it is the same for every host.
-func (p *packParser) goal(n *yaml.Node, what string) float64 {
+// goal is a utilisation, 0..1, made of numbers and the config alone: it is the same for every host that has the same config.
+func (p *packParser) goal(n *yaml.Node, what string) (float64, program) {
 	if !p.scalar(n, what) {
-		return 0
+		return 0, program{}
 	}
-	prog, faults := compile(n.Value, scope{config: p.pack.Config}, wantNumber)
+	prog, faults := compile(n.Value, scope{config: p.pack.Config, varying: p.pack.varying}, wantNumber)
 	p.failFaults(n, what, faults)
 	if len(faults) > 0 {
-		return 0
+		return 0, program{}
 	}
-	v, err := vm.Run(prog.code, map[string]any{})
+	env := map[string]any{}
+	for _, f := range prog.reads {
+		env[f.path] = p.pack.Config[f.name]
+	}
+	ratio, err := goal(&vm.VM{}, prog, env)
+	if err != nil {
+		p.failNode(n, "it is a share of the host's capacity", "%s %v", what, err)
+	}
+	return ratio, prog
+}
+
+// goal runs a program that makes a share of a host's capacity.
+func goal(machine *vm.VM, prog program, env map[string]any) (float64, error) {
+	v, err := machine.Run(prog.code, env)
 	ratio, ok := v.(float64)
 	if err != nil || !ok || !(ratio > 0 && ratio <= 1) {
-		p.failNode(n, "it is a share of the host's capacity", "%s is %v, and must be above 0 and at most 1", what, v)
-		return 0
+		return 0, fmt.Errorf("is %v, and must be above 0 and at most 1", v)
 	}
-	return ratio
+	return ratio, nil
 }
 
 // checkRemedy refuses a remedy that has no meaning for what the rule is on.

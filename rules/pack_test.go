@@ -80,8 +80,8 @@ func TestLoad(t *testing.T) {
 	if r.For != 90*time.Minute || r.SettleRange() != 90*time.Minute {
 		t.Errorf("for %s, settle range %s", r.For, r.SettleRange())
 	}
-	if want := "host.cpu_usage_ratio > 0.85 && !host.maintenance for 1h30m"; r.Cause() != want {
-		t.Errorf("cause %q, want %q", r.Cause(), want)
+	if want := "host.cpu_usage_ratio > 0.85 && !host.maintenance for 1h30m"; r.cause(&subject{}) != want {
+		t.Errorf("cause %q, want %q", r.cause(&subject{}), want)
 	}
 	p, _ := s.Pack("p")
 	if len(p.SHA256) != 64 {
@@ -103,8 +103,8 @@ func TestConfigOverrides(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, _ := s.Rule("p", "R")
-	if want := `host.cpu_usage_ratio > 1 && false && "b" == "b"`; r.Cause() != want {
-		t.Errorf("cause %q, want %q", r.Cause(), want)
+	if want := `host.cpu_usage_ratio > 1 && false && "b" == "b"`; r.cause(&subject{}) != want {
+		t.Errorf("cause %q, want %q", r.cause(&subject{}), want)
 	}
 	for name, tc := range map[string]struct {
 		config map[string]map[string]any

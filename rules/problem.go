@@ -77,7 +77,10 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// didYouMean is a hint with the closest of the names, or, if none is close, all of them.
+// maxListed is how many names a hint lists.
+const maxListed = 12
+
+// didYouMean is a hint with the closest of the names, or, if none is close, all of them, unless they are too many.
 func didYouMean(name string, names []string) string {
 	best, bestDistance := "", len(name)/3+2
 	for _, candidate := range names {
@@ -91,6 +94,9 @@ func didYouMean(name string, names []string) string {
 	}
 	if best != "" {
 		return "did you mean " + best + "?"
+	}
+	if len(names) > maxListed {
+		return "docs/packs.md lists what there is"
 	}
 	return "there is: " + strings.Join(names, ", ")
 }

@@ -45,8 +45,9 @@ func readAll(name string, r io.Reader) (File, error) {
 
 // Options are what the agent says about packs.
 type Options struct {
-	Version string                    // of protip, for min_protip; what is no release passes every check
-	Config  map[string]map[string]any // pack -> key -> value, over the pack's own
+	Version   string                    // of protip, for min_protip; what is no release passes every check
+	Config    map[string]map[string]any // pack -> key -> value, over the pack's own
+	Overrides []Override                // of single keys for single objects, over Config
 }
 
 // Set is the packs that run together. It does not change.
@@ -81,6 +82,14 @@ func Load(files []File, o Options) (*Set, error) {
 			problems = append(problems, Problem{
 				File: "packs.config", Message: "config for pack " + quoted(name) + ", which is not loaded",
 				Hint: didYouMean(name, slices.Sorted(maps.Keys(from))),
+			})
+		}
+	}
+	for _, o := range o.Overrides {
+		if _, ok := from[o.Pack]; !ok && len(problems) == 0 {
+			problems = append(problems, Problem{
+				File: o.At, Message: "an override of pack " + quoted(o.Pack) + ", which is not loaded",
+				Hint: didYouMean(o.Pack, slices.Sorted(maps.Keys(from))),
 			})
 		}
 	}
