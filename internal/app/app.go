@@ -20,6 +20,7 @@ import (
 	"github.com/protip/protip/collector/build"
 	"github.com/protip/protip/collector/exposition"
 	"github.com/protip/protip/internal/clock"
+	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/internal/web"
@@ -50,7 +51,8 @@ type App struct {
 	fleet    *inventory.Fleet
 	sources  []build.Built
 	store    *store.Store
-	acting   *acting // nil without a remediation section: nothing that could act was built
+	past     history.Querier // nil: no history is kept
+	acting   *acting         // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
 	pages    http.Handler
 	settings atomic.Pointer[settings]

@@ -41,7 +41,11 @@ func (a *App) evaluate(ctx context.Context) {
 	set := a.settings.Load().rules
 	now, snap := a.clock.Now(), a.Snapshot()
 	began := time.Now()
-	findings, stats := set.Eval(rules.Input{Snapshot: snap, Now: now})
+	answers := set.Ask(ctx, a.past, snap, now)
+	if ctx.Err() != nil {
+		return // what was cut short by the end is no failure
+	}
+	findings, stats := set.Eval(rules.Input{Snapshot: snap, Answers: answers, Now: now})
 	a.metrics.evaluated(stats, time.Since(began))
 
 	busy := a.tipsInProgress(ctx)

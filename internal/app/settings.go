@@ -74,7 +74,14 @@ func loadPacks(cfg *config.Config) (*rules.Set, error) {
 			files = append(files, f)
 		}
 	}
-	return rules.Load(files, rules.Options{Version: version.Version, Config: cfg.Packs.Config})
+	o := rules.Options{Version: version.Version, Config: cfg.Packs.Config}
+	for i, own := range cfg.Packs.Overrides {
+		o.Overrides = append(o.Overrides, rules.Override{
+			Pack: own.Pack, Source: own.Source, Cluster: own.Cluster, Host: own.Host, Tag: own.Tag, Config: own.Config,
+			At: cfg.At(fmt.Sprintf("packs.overrides[%d]", i)),
+		})
+	}
+	return rules.Load(files, o)
 }
 
 // checkGrants refuses a grant for a rule that is not there. One for another version of the pack is no mistake: the rule

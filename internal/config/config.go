@@ -118,6 +118,18 @@ type Packs struct {
 	Shipped Shipped                   `yaml:"shipped,omitempty"` // names of shipped packs; default: all
 	Files   []string                  `yaml:"files,omitempty"`   // further packs, globs relative to the config file
 	Config  map[string]map[string]any `yaml:"config,omitempty"`  // pack -> its config keys -> number, string or bool
+	// Overrides set single keys for single objects, over Config; of several that match, the last counts.
+	Overrides []PackOverride `yaml:"overrides,omitempty"`
+}
+
+// PackOverride is config of a pack for the objects that all of its selectors match, and what is in or on them.
+type PackOverride struct {
+	Pack    string         `yaml:"pack"`
+	Source  string         `yaml:"source,omitempty"`
+	Cluster string         `yaml:"cluster,omitempty"` // name
+	Host    string         `yaml:"host,omitempty"`    // name
+	Tag     string         `yaml:"tag,omitempty"`     // category/name, of VMs
+	Config  map[string]any `yaml:"config"`
 }
 
 // Shipped are names of shipped packs. Nil is all of them, and empty is none.

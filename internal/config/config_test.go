@@ -221,10 +221,11 @@ func TestErrors(t *testing.T) {
 		"short intervals": minimal + "    interval: 10ms\nevaluation_interval: 0s\n",
 		"remediation": minimal + "remediation:\n  mode: automatic\n  cooldown: 0s\n  ceiling: 1.2\n  limits: {per_host: 0, per_hour: -1}\n" +
 			"  override_drs: [lab, lap/C0]\n  automatic:\n    - {source: labb, cluster: C0, pack: p, rule: R}\n    - {source: lab, cluster: C0, pack: p, rule: R, pack_sha256: abc}\n",
-		"packs":  minimal + "packs:\n  files: ['[']\n  config: {host-pressure: {hot: [1], calm: , x: {y: 1}}}\n",
-		"anchor": "sources: *hunter2\n",
-		"mode":   minimal + "remediation: {mode: manuall}\n",
-		"tls":    minimal + "    tls_config: {min_version: SSL3, ca: x, ca_file: password, cert_file: password}\n",
+		"packs":     minimal + "packs:\n  files: ['[']\n  config: {host-pressure: {hot: [1], calm: , x: {y: 1}}}\n",
+		"overrides": minimal + "packs:\n  overrides:\n  - {pack: p, source: nowhere, tag: prod, config: {hot: 1}}\n  - {config: {}}\n  - {pack: p, host: esx07, config: {hot: [1]}}\n",
+		"anchor":    "sources: *hunter2\n",
+		"mode":      minimal + "remediation: {mode: manuall}\n",
+		"tls":       minimal + "    tls_config: {min_version: SSL3, ca: x, ca_file: password, cert_file: password}\n",
 	}
 	for name, text := range cases {
 		t.Run(name, func(t *testing.T) {

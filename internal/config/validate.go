@@ -284,6 +284,25 @@ func (v *validator) packs() {
 			v.bad(at, at+" is not a file name pattern", "write a path, in which * stands for any letters")
 		}
 	}
+	for i, o := range v.cfg.Packs.Overrides {
+		v.packOverride(fmt.Sprintf("packs.overrides[%d]", i), o)
+	}
+}
+
+func (v *validator) packOverride(at string, o PackOverride) {
+	v.required(at+".pack", o.Pack, "name the pack whose config this is")
+	if o.Source != "" {
+		v.knownSource(at+".source", o.Source)
+	}
+	if o.Source == "" && o.Cluster == "" && o.Host == "" && o.Tag == "" {
+		v.bad(at, at+" is for every object", "name a source, cluster, host or tag, or write it under packs.config")
+	}
+	if category, name, ok := strings.Cut(o.Tag, "/"); o.Tag != "" && (!ok || category == "" || name == "") {
+		v.bad(at+".tag", at+".tag is not category/name", "write the tag's category, a slash and its name")
+	}
+	if len(o.Config) == 0 && !v.reported(at+".config") {
+		v.bad(at, at+" sets nothing", "write the keys and their values under config:")
+	}
 }
 
 func (v *validator) remediation() {
