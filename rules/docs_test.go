@@ -92,11 +92,16 @@ func TestFactsOfTests(t *testing.T) {
 		}
 		value := map[fieldType]any{number: 3.0, text: "x", truth: true}[f.typ]
 		s := packTest{facts: map[*field]any{f: value}}.fleet()
+		s.around = horizon{facts: true}
 		if got, _, ok := f.read(s, horizon{facts: true}); !ok || got != value {
 			t.Errorf("%s is %v, want %v", path, got, value)
 		}
 	}
-	if len(vocabulary()) != len(facts())+len(inventory.MetricsOf(inventory.KindHost))+len(inventory.MetricsOf(inventory.KindVM)) {
+	want := len(facts()) + len(serviceFacts())
+	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindService} {
+		want += len(inventory.MetricsOf(kind))
+	}
+	if len(vocabulary()) != want {
 		t.Error("two fields have one name")
 	}
 }

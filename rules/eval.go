@@ -39,7 +39,8 @@ type Finding struct {
 	Object  inventory.ID `json:"object"`
 	Name    string       `json:"name"`
 	Cluster inventory.ID `json:"cluster,omitzero"`
-	DRS     bool         `json:"drs,omitempty"` // the cluster's own DRS is fully automatic
+	DRS     bool         `json:"drs,omitempty"`   // the cluster's own DRS is fully automatic
+	Place   *Place       `json:"place,omitempty"` // of a service, where it runs; nil while that is not known
 	When    Verdict      `json:"when"`
 	Clear   Verdict      `json:"clear"` // of a rule without clear: the opposite of When
 	// Why says why the rule has nothing to judge (a VM that is off). When is then false and Clear true.
@@ -87,6 +88,8 @@ func (r *Rule) Eval(in Input) ([]Finding, Stats) {
 			e.hosts(src.Name)
 		case inventory.KindVM:
 			e.vms(src.Name)
+		case inventory.KindService:
+			e.services(src.Name)
 		}
 	}
 	e.stats.Findings = len(e.findings)
@@ -170,6 +173,7 @@ func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
 	if s.cluster != nil {
 		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
 	}
+	f.Place = placeOf(s)
 	switch why := e.beside(s); {
 	case e.broken != nil:
 		f.Err = e.broken
@@ -190,6 +194,9 @@ func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
 func (e *evaluator) beside(s *subject) string {
 	if !e.horizon.facts {
 		return ""
+	}
+	if s.service != nil {
+		return e.besideService(s)
 	}
 	for _, f := range e.rule.inputs {
 		switch {

@@ -7,16 +7,19 @@ import (
 )
 
 // subject is one object under a rule, and the objects around it that the rule may read: for a VM its host and its
-// host's cluster, for a host its cluster. A nil object is one that protip does not know.
+// host's cluster, for a host its cluster, for a service its VM and all of these. A nil object is one that protip does not know.
 type subject struct {
-	cluster     *inventory.Cluster
-	host        *inventory.Host
-	vm          *inventory.VM
-	hostSamples inventory.Samples
-	vmSamples   inventory.Samples
-	id          inventory.ID // of the object that the rule is on
-	pack        *Pack
-	answers     []Answer // to the rule's queries, by the slots of its bound fields
+	service        *inventory.Service
+	serviceSamples inventory.Samples
+	around         horizon // of a service's VM, its host and cluster, which are of another source
+	cluster        *inventory.Cluster
+	host           *inventory.Host
+	vm             *inventory.VM
+	hostSamples    inventory.Samples
+	vmSamples      inventory.Samples
+	id             inventory.ID // of the object that the rule is on
+	pack           *Pack
+	answers        []Answer // to the rule's queries, by the slots of its bound fields
 }
 
 // fieldType is the type of a scalar in an expression. All numbers are float64.
@@ -132,11 +135,11 @@ func vocabulary() map[string]*field {
 		f.path = f.object.String() + "." + f.name
 		out[f.path] = f
 	}
-	all := facts()
+	all := append(facts(), serviceFacts()...)
 	for i := range all {
 		add(&all[i])
 	}
-	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM} {
+	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindService} {
 		for _, m := range inventory.MetricsOf(kind) {
 			add(&field{object: kind, name: m.Field(), typ: number, metric: m, sample: true, help: m.Desc().Help})
 		}
@@ -147,6 +150,8 @@ func vocabulary() map[string]*field {
 // visible are the kinds of object that a rule on a kind can read.
 func visible(on inventory.Kind) []inventory.Kind {
 	switch on {
+	case inventory.KindService:
+		return []inventory.Kind{inventory.KindService, inventory.KindVM, inventory.KindHost, inventory.KindCluster}
 	case inventory.KindVM:
 		return []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindCluster}
 	case inventory.KindHost:
@@ -182,6 +187,9 @@ func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool)
 	if !s.has(f.object) {
 		return nil, time.Time{}, false
 	}
+	if s.service != nil && f.object != inventory.KindService {
+		h = s.around
+	}
 	if f.sample {
 		sample := s.sample(f)
 		if !sample.OK() || sample.At < h.oldest {
@@ -197,14 +205,17 @@ func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool)
 		return v, time.Time{}, ok && finite(v)
 	}
 	v := f.get(s)
-	if v == 0.0 {
+	if v == nil || v == 0.0 {
 		return nil, time.Time{}, false
 	}
 	return v, time.Time{}, true
 }
 
 func (s *subject) sample(f *field) inventory.Sample {
-	if f.object == inventory.KindVM {
+	switch f.object {
+	case inventory.KindService:
+		return s.serviceSamples.Of(f.metric)
+	case inventory.KindVM:
 		return s.vmSamples.Of(f.metric)
 	}
 	return s.hostSamples.Of(f.metric)
@@ -212,6 +223,8 @@ func (s *subject) sample(f *field) inventory.Sample {
 
 func (s *subject) has(k inventory.Kind) bool {
 	switch k {
+	case inventory.KindService:
+		return s.service != nil
 	case inventory.KindVM:
 		return s.vm != nil
 	case inventory.KindHost:

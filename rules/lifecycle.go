@@ -149,7 +149,7 @@ func (t Turn) begin(old Tip, f *Finding) Tip {
 // update lays what the rule says now over the tip.
 func (t Turn) update(tip Tip, f *Finding) Tip {
 	tip.PackSHA256, tip.Severity, tip.Remedy, tip.Cause = f.Rule.Pack.SHA256, f.Rule.Severity, f.Remedy, f.Cause
-	tip.Name, tip.Cluster, tip.DRS = f.Name, f.Cluster, f.DRS
+	tip.Name, tip.Cluster, tip.Place, tip.DRS = f.Name, f.Cluster, f.Place, f.DRS
 	tip.Summary, tip.Evidence, tip.UpdatedAt = f.Summary, f.Evidence, t.Now
 	return tip
 }

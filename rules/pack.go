@@ -260,7 +260,9 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 	var when, clear, summary, remedy, with *yaml.Node
 	p.mapping(n, "a rule",
 		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
-		key{"on", true, func(n *yaml.Node) { r.On, _ = inventory.ParseKind(p.oneOf(n, "on", "host", "vm", "cluster")) }},
+		key{"on", true, func(n *yaml.Node) {
+			r.On, _ = inventory.ParseKind(p.oneOf(n, "on", "host", "vm", "cluster", "service"))
+		}},
 		key{"with", false, func(n *yaml.Node) { with = n }},
 		key{"when", true, func(n *yaml.Node) { when = n }},
 		key{"for", false, func(n *yaml.Node) { r.For = p.duration(n, "for", maxFor) }},
@@ -393,7 +395,7 @@ func goal(machine *vm.VM, prog program, env map[string]any) (float64, error) {
 // checkRemedy refuses a remedy that has no meaning for what the rule is on.
 func (p *packParser) checkRemedy(r *Rule, n *yaml.Node) {
 	wants := map[RemedyAction]inventory.Kind{RebalanceHost: inventory.KindHost, Migrate: inventory.KindVM}
-	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On {
+	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On && r.On != inventory.KindService {
 		p.failNode(n, "", "remedy %s is for a rule on a %s, and %s is on a %s", r.Remedy.Action, kind, r.Name, r.On)
 	}
 }

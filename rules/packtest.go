@@ -27,8 +27,8 @@ const (
 	maxWants   = 1000
 )
 
-// packTest is one of a pack's own tests: samples in, tips out, in virtual time. Its fleet is one VM on one host of one
-// cluster.
+// packTest is one of a pack's own tests: samples in, tips out, in virtual time. Its fleet is one service in one VM on
+// one host of one cluster.
 type packTest struct {
 	name     string
 	line     int
@@ -294,6 +294,7 @@ func (t packTest) delta(n int, now time.Time) inventory.Delta {
 	if n == 0 {
 		d.Begin, d.Synced = true, true
 		d.Clusters, d.Hosts, d.VMs = []inventory.Cluster{*s.cluster}, []inventory.Host{*s.host}, []inventory.VM{*s.vm}
+		d.Services = []inventory.Service{*s.service}
 	}
 	for f, values := range t.samples {
 		if n >= len(values) || !finite(values[n]) {
@@ -336,6 +337,8 @@ func (t packTest) history(start time.Time) history.Matrix {
 // idOf is the object of a kind around the subject.
 func (s *subject) idOf(k inventory.Kind) inventory.ID {
 	switch k {
+	case inventory.KindService:
+		return s.service.ID
 	case inventory.KindVM:
 		return s.vm.ID
 	case inventory.KindHost:
@@ -344,12 +347,15 @@ func (s *subject) idOf(k inventory.Kind) inventory.ID {
 	return s.cluster.ID
 }
 
-// fleet is the test's VM, host and cluster, with the facts it sets.
+// fleet is the test's service, VM, host and cluster, with the facts it sets.
 func (t packTest) fleet() *subject {
 	id := func(k inventory.Kind) inventory.ID {
 		return inventory.ID{Source: "test", Kind: k, Ref: k.String() + "1"}
 	}
 	s := &subject{
+		service: &inventory.Service{
+			ID: id(inventory.KindService), Name: "service1", VM: id(inventory.KindVM), Type: "http", State: inventory.ServiceRunning,
+		},
 		cluster: &inventory.Cluster{ID: id(inventory.KindCluster), Name: "cluster1"},
 		host: &inventory.Host{
 			ID: id(inventory.KindHost), Name: "host1", Cluster: id(inventory.KindCluster),

@@ -45,7 +45,8 @@ type Tip struct {
 	Object     inventory.ID `json:"object"`
 	Name       string       `json:"name"` // of the object, as the platform has it: quote it before a terminal sees it
 	Cluster    inventory.ID `json:"cluster,omitzero"`
-	DRS        bool         `json:"drs,omitempty"` // the cluster's own DRS is fully automatic and may act by itself
+	Place      *Place       `json:"place,omitempty"` // of a service, where it runs; nil while that is not known
+	DRS        bool         `json:"drs,omitempty"`   // the cluster's own DRS is fully automatic and may act by itself
 	State      State        `json:"state"`
 	Was        State        `json:"was,omitempty"` // while unknown: what the tip was, and will be again
 	Summary    string       `json:"summary"`       // one line, without control characters
@@ -63,6 +64,14 @@ type Tip struct {
 
 	// Previous is the episode before, kept while this one is pending: a condition that goes before its time never was.
 	Previous *Tip `json:"previous,omitempty"`
+}
+
+// Place is whose guest a service runs in, and on which host that is. It does not change.
+type Place struct {
+	VM       inventory.ID `json:"vm"`
+	VMName   string       `json:"vm_name"`
+	Host     inventory.ID `json:"host,omitzero"`
+	HostName string       `json:"host_name,omitempty"`
 }
 
 // Evidence is a number the rule looked at.
@@ -88,7 +97,7 @@ type RemedyAction string
 // Remedies.
 const (
 	RebalanceHost RemedyAction = "rebalance-host" // move VMs off the host until its condition is gone
-	Migrate       RemedyAction = "migrate"        // move the VM to a better host
+	Migrate       RemedyAction = "migrate"        // move the VM (of a service, the one it runs in) to a better host
 	NoRemedy      RemedyAction = "none"
 )
 
