@@ -1,6 +1,7 @@
 package vsphere
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -9,34 +10,151 @@ import (
 )
 
 const (
-	// absurdKBps is more than any VM's network carries, in KB/s.
+	// absurdKBps is more than anything carries, in KB/s.
 	absurdKBps = 1e9
+	// absurdCount is more than anything does in a second or drops in an interval.
+	absurdCount = 1e12
 	// absurdContention: ready time of a VM includes a little that is not its vCPUs', so that a ratio just above 1 is honest and
 	// is taken for 1.
 	absurdContention = 1.25
 )
 
-// totals are the VMs' counters, by MoRef value, for as long as the source lives. They make counters that only grow of a
-// vCenter's averages: average x interval, every interval once.
-type totals struct{ byVM map[string]*total }
+// quantity is what a counter counts.
+type quantity uint8
 
-type total struct {
-	last              time.Time // end of the newest interval that is counted in, by protip's clock; zero if none is
-	receive, transmit float64   // bytes
+const (
+	level  quantity = iota // how much of something there is
+	share                  // of the interval and each vCPU, milliseconds
+	rate                   // how much a second, of what is added up
+	amount                 // how much in the interval, of what is added up
+)
+
+// counter is a realtime counter and what it becomes.
+type counter struct {
+	name   string // group.name.rollup; ids differ from vCenter to vCenter
+	metric inventory.Metric
+	is     quantity
+	unit   float64 // of the counter, in the metric's
+	limit  float64 // what is above it is not believed: of a level and a share in the metric's unit, else in the counter's own
 }
 
-func newTotals() *totals { return &totals{byVM: map[string]*total{}} }
+// Places in vmCounters of some.
+const (
+	counterReady = iota
+	counterCoStop
+	counterActive
+	counterBalloon
+	counterSwapped
+	counterLatency
+	counterReceive
+	counterTransmit
+)
 
-// keep forgets the VMs that are not in vms.
-func (t *totals) keep(vms map[string]*vm) {
-	for ref := range t.byVM {
-		if vms[ref] == nil {
-			delete(t.byVM, ref)
+// counters is how many there are of a VM.
+const counters = len(vmCounters)
+
+var vmCounters = [...]counter{
+	counterReady:    {"cpu.ready.summation", inventory.VMCPUContention, share, 1, absurdContention},
+	counterCoStop:   {"cpu.costop.summation", inventory.VMCPUCoStop, share, 1, absurdContention},
+	counterActive:   {"mem.active.average", inventory.VMMemoryActive, level, kibi, absurdBytes},
+	counterBalloon:  {"mem.vmmemctl.average", inventory.VMMemoryBalloon, level, kibi, absurdBytes},
+	counterSwapped:  {"mem.swapped.average", inventory.VMMemorySwapped, level, kibi, absurdBytes},
+	counterLatency:  {"disk.maxTotalLatency.latest", inventory.VMDiskLatency, level, 1e-3, absurdLatency},
+	counterReceive:  {"net.received.average", inventory.VMNetworkReceive, rate, kibi, absurdKBps},
+	counterTransmit: {"net.transmitted.average", inventory.VMNetworkTransmit, rate, kibi, absurdKBps},
+
+	{"cpu.demand.average", inventory.VMCPUDemand, level, 1e6, absurdHertz},
+	{"cpu.entitlement.latest", inventory.VMCPUEntitlement, level, 1e6, absurdHertz},
+	{"cpu.maxlimited.summation", inventory.VMCPULimited, share, 1, absurdContention},
+	{"cpu.swapwait.summation", inventory.VMCPUSwapWait, share, 1, absurdContention},
+	{"mem.granted.average", inventory.VMMemoryGranted, level, kibi, absurdBytes},
+	{"mem.shared.average", inventory.VMMemoryShared, level, kibi, absurdBytes},
+	{"mem.compressed.average", inventory.VMMemoryCompressed, level, kibi, absurdBytes},
+	{"mem.latency.average", inventory.VMMemoryContention, level, 1e-4, 1}, // hundredths of a percent
+	{"mem.swapinRate.average", inventory.VMMemorySwapIn, rate, kibi, absurdKBps},
+	{"mem.swapoutRate.average", inventory.VMMemorySwapOut, rate, kibi, absurdKBps},
+	{"disk.read.average", inventory.VMDiskRead, rate, kibi, absurdKBps},
+	{"disk.write.average", inventory.VMDiskWrite, rate, kibi, absurdKBps},
+	{"disk.numberReadAveraged.average", inventory.VMDiskReadOperations, rate, 1, absurdCount},
+	{"disk.numberWriteAveraged.average", inventory.VMDiskWriteOperations, rate, 1, absurdCount},
+	{"net.packetsRx.summation", inventory.VMNetworkReceivePackets, amount, 1, absurdCount},
+	{"net.packetsTx.summation", inventory.VMNetworkTransmitPackets, amount, 1, absurdCount},
+	{"net.droppedRx.summation", inventory.VMNetworkReceiveDropped, amount, 1, absurdCount},
+	{"net.droppedTx.summation", inventory.VMNetworkTransmitDropped, amount, 1, absurdCount},
+}
+
+var hostCounters = [...]counter{
+	{"mem.vmmemctl.average", inventory.HostMemoryBalloon, level, kibi, absurdBytes},
+	{"mem.swapused.average", inventory.HostMemorySwapped, level, kibi, absurdBytes},
+	{"mem.swapinRate.average", inventory.HostMemorySwapIn, rate, kibi, absurdKBps},
+	{"mem.swapoutRate.average", inventory.HostMemorySwapOut, rate, kibi, absurdKBps},
+	{"disk.maxTotalLatency.latest", inventory.HostDiskLatency, level, 1e-3, absurdLatency},
+	{"disk.read.average", inventory.HostDiskRead, rate, kibi, absurdKBps},
+	{"disk.write.average", inventory.HostDiskWrite, rate, kibi, absurdKBps},
+	{"disk.numberReadAveraged.average", inventory.HostDiskReadOperations, rate, 1, absurdCount},
+	{"disk.numberWriteAveraged.average", inventory.HostDiskWriteOperations, rate, 1, absurdCount},
+	{"net.received.average", inventory.HostNetworkReceive, rate, kibi, absurdKBps},
+	{"net.transmitted.average", inventory.HostNetworkTransmit, rate, kibi, absurdKBps},
+	{"net.droppedRx.summation", inventory.HostNetworkReceiveDropped, amount, 1, absurdCount},
+	{"net.droppedTx.summation", inventory.HostNetworkTransmitDropped, amount, 1, absurdCount},
+	{"net.errorsRx.summation", inventory.HostNetworkReceiveErrors, amount, 1, absurdCount},
+	{"net.errorsTx.summation", inventory.HostNetworkTransmitErrors, amount, 1, absurdCount},
+}
+
+// counted is a kind of object whose counters are asked for.
+type counted struct {
+	kind     string    // as vSphere calls it
+	counters []counter // that are wanted
+	ids      []int32   // of those the vCenter has, in the order that is asked
+	place    []int     // of each counter in ids, -1 if the vCenter does not have it
+}
+
+// wanted are the counters of those metrics that the source collects.
+func wanted(kind string, all []counter, collect *inventory.MetricSet) counted {
+	c := counted{kind: kind}
+	for _, counter := range all {
+		if collect.Has(counter.metric) {
+			c.counters = append(c.counters, counter)
 		}
 	}
+	return c
 }
 
-func (t *totals) drop(vm string) { delete(t.byVM, vm) }
+// value is a counter's value of one sample, false if it was not answered.
+func (c *counted) value(s *series, counter, i int) (float64, bool) {
+	place := c.place[counter]
+	if place < 0 {
+		return 0, false
+	}
+	x := s.values[place*len(s.times)+i]
+	return x, !math.IsNaN(x)
+}
+
+// totals are counters of VMs and hosts, by MoRef value, for as long as the source lives. They make counters that only grow of a
+// vCenter's averages: average x interval, every interval once.
+type totals struct{ byVM, byHost map[string]*total }
+
+type total struct {
+	last time.Time // end of the newest interval that is counted in, by protip's clock; zero if none is
+	sums []float64 // by counter
+}
+
+func newTotals() *totals { return &totals{map[string]*total{}, map[string]*total{}} }
+
+// keep forgets what is not in the tree.
+func (t *totals) keep(tree *tree) {
+	maps.DeleteFunc(t.byVM, func(ref string, _ *total) bool { return tree.vms[ref] == nil })
+	maps.DeleteFunc(t.byHost, func(ref string, _ *total) bool { return tree.hosts[ref] == nil })
+}
+
+func (t *totals) drop(id inventory.ID) {
+	switch id.Kind {
+	case inventory.KindVM:
+		delete(t.byVM, id.Ref)
+	case inventory.KindHost:
+		delete(t.byHost, id.Ref)
+	}
+}
 
 // of is a VM's, which begin with its first sample.
 func (t *totals) of(v *vm) *total {
@@ -49,62 +167,153 @@ func (t *totals) of(v *vm) *total {
 	return v.total
 }
 
+func (t *totals) ofHost(h *host) *total {
+	known := t.byHost[h.ID.Ref]
+	if known == nil {
+		known = &total{}
+		t.byHost[h.ID.Ref] = known
+	}
+	return known
+}
+
 // asks is what to ask of the VMs that run: the newest sample of one that is new, of others all since the last that is
 // counted in, and one more because a new one may come while the call is made.
 func (t *totals) asks(tree *tree, now time.Time) []ask {
 	out := make([]ask, 0, len(tree.vms))
 	for ref, v := range tree.vms {
-		if !tree.runs(v) || v.Template {
-			continue
+		if tree.runs(v) && !v.Template {
+			out = append(out, ask{ref, t.of(v).missed(now)})
 		}
-		count := 1
-		if known := t.of(v); !known.last.IsZero() {
-			count = 1 + int(now.Sub(known.last)/(realtime*time.Second))
-		}
-		out = append(out, ask{vm: ref, count: min(max(count, 1), maxSamples)})
 	}
 	return out
 }
 
-// samples makes sample sets of the answers: of each VM that has a new sample, and of the hosts they run on. The caller holds mu.
+// hostAsks is the same of the hosts.
+func (t *totals) hostAsks(tree *tree, now time.Time) []ask {
+	out := make([]ask, 0, len(tree.hosts))
+	for ref, h := range tree.hosts {
+		if h.answers() {
+			out = append(out, ask{ref, t.ofHost(h).missed(now)})
+		}
+	}
+	return out
+}
+
+// missed is how many samples to ask for.
+func (t *total) missed(now time.Time) int {
+	if t.last.IsZero() {
+		return 1
+	}
+	return min(max(1+int(now.Sub(t.last)/(realtime*time.Second)), 1), maxSamples)
+}
+
+// samples makes sample sets of the answers: of each VM and host that has a new sample. The caller holds mu.
 func (p *perf) samples(answers []*answer, skew time.Duration) []inventory.SampleSet {
-	n := 0
+	n, numbers := 0, 0
 	for _, a := range answers {
 		n += len(a.series)
+		numbers += len(a.series) * len(a.of.ids)
 	}
-	out := make([]inventory.SampleSet, 0, n+len(p.tree.hosts))
-	all := make(values, 0, n*counters)
+	b := batch{
+		counted: &p.vms, skew: skew, now: p.opts.Clock.Now(),
+		all: make(values, 0, numbers), sets: make([]inventory.SampleSet, 0, n+len(p.tree.hosts)),
+	}
 	waits := newContention(len(p.tree.hosts))
-	now := p.opts.Clock.Now()
-	var fresh []at
 	for _, a := range answers {
+		b.counted = a.of
 		for i := range a.series {
-			s := &a.series[i]
-			v := p.tree.vms[s.vm]
-			if v == nil {
-				continue // it left while the call was made
-			}
-			h := p.tree.hosts[v.Host.Ref]
-			if !v.runsOn(h) {
-				continue // or was switched off
-			}
-			known := p.totals.of(v)
-			if fresh = s.fresh(fresh[:0], known.last, skew, now); len(fresh) == 0 {
-				continue
-			}
-			newest, from := fresh[len(fresh)-1], len(all)
-			p.gauges(&all, s, newest.index, v.VCPUs)
-			p.count(&all, s, fresh, known)
-			set := inventory.SampleSet{ID: v.ID, At: newest.at.UnixMilli(), Values: all[from:len(all):len(all)]}
-			if ready, ok := valueOf(values(set.Values), inventory.VMCPUContention); ok {
-				waits.add(h, v, ready, newest.at)
-			}
-			if len(set.Values) > 0 {
-				out = append(out, set)
+			if s := &a.series[i]; a.of == &p.hosts {
+				p.hostSample(&b, s)
+			} else {
+				p.vmSample(&b, s, waits)
 			}
 		}
 	}
-	return append(out, waits.samples(p.tree)...)
+	return append(b.sets, waits.samples(p.tree)...)
+}
+
+// vmSample adds a VM's new samples, and what it waited to its host's.
+func (p *perf) vmSample(b *batch, s *series, waits *contention) {
+	v := p.tree.vms[s.ref]
+	if v == nil {
+		return // it left while the call was made
+	}
+	h := p.tree.hosts[v.Host.Ref]
+	if !v.runsOn(h) {
+		return // or was switched off
+	}
+	set, newest, ok := b.add(v.ID, s, p.totals.of(v), v.VCPUs)
+	if !ok {
+		return
+	}
+	if ready, ok := valueOf(set, inventory.VMCPUContention); ok {
+		waits.add(h, v, ready, newest)
+	}
+}
+
+func (p *perf) hostSample(b *batch, s *series) {
+	if h := p.tree.hosts[s.ref]; h != nil && h.answers() {
+		b.add(h.ID, s, p.totals.ofHost(h), 0)
+	}
+}
+
+// batch gathers the samples of one cycle. Its values stand in one array.
+type batch struct {
+	*counted
+	skew  time.Duration
+	now   time.Time
+	fresh []at
+	all   values
+	sets  []inventory.SampleSet
+}
+
+// add adds an object's new samples: the levels of the newest, and what all of them add to its totals. It reports whether
+// there was a new one.
+func (b *batch) add(id inventory.ID, s *series, t *total, vcpus int) (set values, newest time.Time, ok bool) {
+	if b.fresh = s.fresh(b.fresh[:0], t.last, b.skew, b.now); len(b.fresh) == 0 {
+		return nil, time.Time{}, false
+	}
+	last, from := b.fresh[len(b.fresh)-1], len(b.all)
+	if t.last = last.at; t.sums == nil {
+		t.sums = make([]float64, len(b.counters))
+	}
+	for i := range b.counters {
+		switch c := &b.counters[i]; c.is {
+		case level:
+			if x, ok := b.value(s, i, last.index); ok {
+				b.all.add(c.metric, x*c.unit, c.limit)
+			}
+		case share:
+			whole := float64(realtime * 1000 * vcpus) // milliseconds
+			if ms, ok := b.value(s, i, last.index); ok && vcpus > 0 && ms/whole <= c.limit {
+				b.all.add(c.metric, min(ms/whole, 1), 1)
+			}
+		default:
+			if b.grow(&t.sums[i], c, s, i) {
+				b.all.add(c.metric, t.sums[i], math.MaxFloat64)
+			}
+		}
+	}
+	set = b.all[from:len(b.all):len(b.all)]
+	if len(set) > 0 {
+		b.sets = append(b.sets, inventory.SampleSet{ID: id, At: last.at.UnixMilli(), Values: set})
+	}
+	return set, last.at, true
+}
+
+// grow adds to a total what the i-th counter counted in the fresh samples, each once, and reports whether it had a value in any.
+func (b *batch) grow(total *float64, c *counter, s *series, i int) (counted bool) {
+	seconds := 1.0
+	if c.is == rate {
+		seconds = realtime
+	}
+	for _, f := range b.fresh {
+		if x, ok := b.value(s, i, f.index); ok && x <= c.limit {
+			*total += x * c.unit * seconds
+			counted = true
+		}
+	}
+	return counted
 }
 
 // at is one sample of a series: its place, and its time by protip's clock.
@@ -132,66 +341,6 @@ func (s *series) fresh(out []at, last time.Time, skew time.Duration, now time.Ti
 		out = slices.CompactFunc(out, func(a, b at) bool { return a.at.Sub(b.at).Abs() < interval/2 })
 	}
 	return out
-}
-
-// gauges adds the VM's values of one sample.
-func (p *perf) gauges(v *values, s *series, i, vcpus int) {
-	for _, g := range [...]struct {
-		counter     int
-		metric      inventory.Metric
-		unit, limit float64
-	}{
-		{counterActive, inventory.VMMemoryActive, kibi, absurdBytes},
-		{counterBalloon, inventory.VMMemoryBalloon, kibi, absurdBytes},
-		{counterSwapped, inventory.VMMemorySwapped, kibi, absurdBytes},
-		{counterLatency, inventory.VMDiskLatency, 1e-3, 3600},
-	} {
-		if x, ok := p.value(s, g.counter, i); ok {
-			v.add(g.metric, x*g.unit, g.limit)
-		}
-	}
-	if vcpus <= 0 {
-		return
-	}
-	whole := float64(realtime * 1000 * vcpus) // milliseconds
-	if ms, ok := p.value(s, counterReady, i); ok && ms/whole <= absurdContention {
-		v.add(inventory.VMCPUContention, min(ms/whole, 1), 1)
-	}
-	if ms, ok := p.value(s, counterCoStop, i); ok && ms/whole <= absurdContention {
-		v.add(inventory.VMCPUCoStop, min(ms/whole, 1), 1)
-	}
-}
-
-// count counts the fresh samples into the VM's totals, each once, and adds the totals. A VM's first sample begins them.
-func (p *perf) count(v *values, s *series, fresh []at, t *total) {
-	t.last = fresh[len(fresh)-1].at
-	if p.grow(&t.receive, s, counterReceive, fresh) {
-		v.add(inventory.VMNetworkReceive, t.receive, math.MaxFloat64)
-	}
-	if p.grow(&t.transmit, s, counterTransmit, fresh) {
-		v.add(inventory.VMNetworkTransmit, t.transmit, math.MaxFloat64)
-	}
-}
-
-// grow adds to a total what a counter of KB/s counted in the fresh samples, and reports whether it had a value in any.
-func (p *perf) grow(total *float64, s *series, counter int, fresh []at) (counted bool) {
-	for _, f := range fresh {
-		if kbps, ok := p.value(s, counter, f.index); ok && kbps <= absurdKBps {
-			*total += kbps * kibi * realtime
-			counted = true
-		}
-	}
-	return counted
-}
-
-// value is a counter's value of one sample, false if it was not answered.
-func (p *perf) value(s *series, counter, i int) (float64, bool) {
-	place := p.place[counter]
-	if place < 0 {
-		return 0, false
-	}
-	x := s.values[place*len(s.times)+i]
-	return x, !math.IsNaN(x)
 }
 
 func valueOf(v values, m inventory.Metric) (float64, bool) {

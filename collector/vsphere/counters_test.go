@@ -38,23 +38,28 @@ func testPerf(vms map[string]vmSpec) *perf {
 		t.vms[ref] = v
 	}
 	src := &Source{opts: Options{Name: "a", Clock: clock.New(1), Interval: 20 * time.Second}, totals: newTotals()}
-	p := &perf{follower: &follower{Source: src, tree: t}}
-	for i := range counters {
-		p.ids, p.place[i] = append(p.ids, int32(100+i)), i
+	p := newPerf(&follower{Source: src, tree: t})
+	ids := map[string]int32{}
+	for i, c := range append(vmCounters[:], hostCounters[:]...) {
+		if ids[c.name] == 0 {
+			ids[c.name] = int32(100 + i)
+		}
 	}
+	p.vms.resolve(ids)
+	p.hosts.resolve(ids)
 	return p
 }
 
 // answer is an answer of samples that end ago before now.
 func (p *perf) answer(vm string, now time.Time, ago []time.Duration, given map[int][]float64) *answer {
-	s := series{vm: vm, values: slices.Repeat([]float64{math.NaN()}, counters*len(ago))}
+	s := series{ref: vm, values: slices.Repeat([]float64{math.NaN()}, counters*len(ago))}
 	for _, d := range ago {
 		s.times = append(s.times, now.Add(-d))
 	}
 	for counter, values := range given {
 		copy(s.values[counter*len(ago):], values)
 	}
-	return &answer{series: []series{s}, times: s.times}
+	return &answer{of: &p.vms, series: []series{s}, times: s.times}
 }
 
 // text is the samples in words, sorted, without times.
@@ -146,7 +151,7 @@ func TestTotalsCountEveryIntervalOnce(t *testing.T) {
 			t.Errorf("%s: %v KB, want %v", step.name, last/kibi, step.want)
 		}
 	}
-	p.totals.keep(map[string]*vm{})
+	p.totals.keep(newTree("a"))
 	if len(p.totals.byVM) != 0 {
 		t.Error("the total of a VM that is gone was kept")
 	}
@@ -162,7 +167,7 @@ func TestAsksForWhatWasMissed(t *testing.T) {
 	p.totals.byVM["ancient"] = &total{last: now.Add(-99 * time.Hour)}
 	got := map[string]int{}
 	for _, a := range p.totals.asks(p.tree, now) {
-		got[a.vm] = a.count
+		got[a.ref] = a.count
 	}
 	if want := map[string]int{"new": 1, "known": 2, "missed": 5, "ancient": maxSamples}; !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

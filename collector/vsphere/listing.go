@@ -85,7 +85,7 @@ func (f *follower) list(ctx context.Context, view types.ManagedObjectReference) 
 			version = set.Version
 		}
 		if !more {
-			f.totals.keep(f.tree.vms)
+			f.totals.keep(f.tree)
 			return version, nil
 		}
 	}
@@ -132,7 +132,7 @@ func (f *follower) apply(ctx context.Context, set *types.UpdateSet, begin, synce
 		f.tree.put(&d, id)
 	}
 	for _, id := range u.removed {
-		f.totals.drop(id.Ref)
+		f.totals.drop(id)
 	}
 	if begin || synced || len(u.order) > 0 || len(u.removed) > 0 {
 		f.emit(d)

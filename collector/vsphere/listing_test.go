@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"time"
 
 	promconfig "github.com/prometheus/common/config"
 	"github.com/vmware/govmomi/vim25/types"
@@ -134,7 +133,7 @@ func TestApplyUpdates(t *testing.T) {
 
 func TestQueryPerfAsksForLess(t *testing.T) {
 	f, vc, _ := listed(t)
-	p := &perf{follower: f, phase: 5 * time.Second}
+	p := newPerf(f)
 	if err := p.resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +161,7 @@ func TestQueryPerfAsksForLess(t *testing.T) {
 			}
 			before := vc.Calls("QueryPerf")
 			asks := p.totals.asks(p.tree, f.opts.Clock.Now())
-			called, err := p.query(context.Background(), asks)
+			called, err := p.query(context.Background(), asks, nil)
 			var answers []series
 			for _, a := range called {
 				answers = append(answers, a.series...)

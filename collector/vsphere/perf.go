@@ -29,49 +29,35 @@ const (
 	regrow = 30
 )
 
-// The counters that are sampled.
-const (
-	counterReady = iota
-	counterCoStop
-	counterActive
-	counterBalloon
-	counterSwapped
-	counterLatency
-	counterReceive
-	counterTransmit
-	counters
-)
-
-// counterNames are their names: group.name.rollup. Their ids differ from vCenter to vCenter.
-var counterNames = [counters]string{
-	counterReady:    "cpu.ready.summation",
-	counterCoStop:   "cpu.costop.summation",
-	counterActive:   "mem.active.average",
-	counterBalloon:  "mem.vmmemctl.average",
-	counterSwapped:  "mem.swapped.average",
-	counterLatency:  "disk.maxTotalLatency.latest",
-	counterReceive:  "net.received.average",
-	counterTransmit: "net.transmitted.average",
-}
-
 // perf is what one connection knows of the vCenter's counters.
 type perf struct {
 	*follower
-	ids   []int32       // of the counters the vCenter has, in the order that is asked; nil before resolve
-	place [counters]int // of each counter in ids, -1 if the vCenter does not have it
-	limit int           // config.vpxd.stats.maxQueryMetrics, 0 if there is none
-	phase time.Duration // after a multiple of the interval, when samples are asked for
+	vms, hosts counted
+	resolved   bool
+	limit      int           // config.vpxd.stats.maxQueryMetrics, 0 if there is none
+	phase      time.Duration // after a multiple of the interval, when samples are asked for
+}
+
+func newPerf(f *follower) *perf {
+	return &perf{
+		follower: f, phase: f.opts.Interval / 4,
+		vms:   wanted(typeVM, vmCounters[:], &f.opts.Collect),
+		hosts: wanted(typeHost, hostCounters[:], &f.opts.Collect),
+	}
 }
 
 // samplePerf asks for counters at each interval, just after the vCenter's hosts have made new ones.
 func (f *follower) samplePerf(ctx context.Context) error {
-	p := &perf{follower: f, phase: f.opts.Interval / 4}
+	p := newPerf(f)
+	if len(p.vms.counters)+len(p.hosts.counters) == 0 {
+		return nil
+	}
 	var skew time.Duration
 	next := func(started time.Time) time.Duration {
 		return untilNextSample(started.Add(-skew), f.opts.Interval, p.phase)
 	}
 	return f.each(ctx, "perf", next, func(ctx context.Context) (err error) {
-		if p.ids == nil {
+		if !p.resolved {
 			if err := p.resolve(ctx); err != nil {
 				return err
 			}
@@ -111,27 +97,35 @@ func (p *perf) resolve(ctx context.Context) error {
 		return err
 	}
 	infos, _ := platform.Get[types.ArrayOfPerfCounterInfo](props, "perfCounter")
-	var ids []int32
-	var place [counters]int
-	for i := range place {
-		place[i] = -1
-	}
+	ids := make(map[string]int32, len(infos.PerfCounterInfo))
 	for i := range infos.PerfCounterInfo {
 		c := &infos.PerfCounterInfo[i]
 		if c.GroupInfo == nil || c.NameInfo == nil {
 			continue
 		}
-		name := c.GroupInfo.GetElementDescription().Key + "." + c.NameInfo.GetElementDescription().Key + "." + string(c.RollupType)
-		if n := slices.Index(counterNames[:], name); n >= 0 && place[n] < 0 {
-			place[n] = len(ids)
-			ids = append(ids, c.Key)
+		if _, twice := ids[c.Name()]; !twice {
+			ids[c.Name()] = c.Key
 		}
 	}
-	if len(ids) == 0 {
+	p.vms.resolve(ids)
+	p.hosts.resolve(ids)
+	if len(p.vms.ids)+len(p.hosts.ids) == 0 {
 		return errors.New("vcenter has none of the counters that are sampled")
 	}
-	p.ids, p.place, p.limit = ids, place, p.maxQueryMetrics(ctx)
+	p.limit, p.resolved = p.maxQueryMetrics(ctx), true
 	return nil
+}
+
+// resolve takes the counters' ids, by name.
+func (c *counted) resolve(ids map[string]int32) {
+	c.ids, c.place = nil, make([]int, len(c.counters))
+	for i := range c.counters {
+		c.place[i] = -1
+		if id, ok := ids[c.counters[i].name]; ok {
+			c.place[i] = len(c.ids)
+			c.ids = append(c.ids, id)
+		}
+	}
 }
 
 // maxQueryMetrics is how many metrics the vCenter's administrator allows in one query: 0 if it does not say, or has no limit.
@@ -154,13 +148,13 @@ func (p *perf) maxQueryMetrics(ctx context.Context) int {
 	return 0
 }
 
-// cycle asks for the counters of all VMs that run and emits what is new.
+// cycle asks for the counters of all VMs that run and of their hosts and emits what is new.
 func (p *perf) cycle(ctx context.Context, skew time.Duration) error {
 	start := p.opts.Clock.Now()
 	p.mu.Lock()
-	asks := p.totals.asks(p.tree, start)
+	vms, hosts := p.totals.asks(p.tree, start), p.totals.hostAsks(p.tree, start)
 	p.mu.Unlock()
-	answers, err := p.query(ctx, asks)
+	answers, err := p.query(ctx, vms, hosts)
 	defer func() {
 		for _, a := range answers {
 			a.release()
@@ -195,21 +189,28 @@ func newestOf(answers []*answer) time.Time {
 }
 
 // query asks in batches. It returns what was answered, and the first error that cost samples.
-func (p *perf) query(ctx context.Context, asks []ask) ([]*answer, error) {
+func (p *perf) query(ctx context.Context, vms, hosts []ask) ([]*answer, error) {
 	// A vCenter that takes the full time for each of 200 calls must not hold up the cycle for an hour.
 	ctx, cancel := context.WithTimeout(ctx, max(p.opts.Clock.Real(2*p.opts.Interval), time.Minute))
 	defer cancel()
 	q := &perfQuery{perf: p}
 	var g errgroup.Group
 	g.SetLimit(perfConcurrency)
-	for batch := range slices.Chunk(asks, p.batch.size()) {
-		g.Go(func() error {
-			return collector.Contain(func() error { return q.ask(ctx, batch) })
-		})
+	start := func(of *counted, asks []ask) {
+		if len(of.ids) == 0 {
+			return
+		}
+		for batch := range slices.Chunk(asks, p.batch.size()) {
+			g.Go(func() error {
+				return collector.Contain(func() error { return q.ask(ctx, of, batch) })
+			})
+		}
 	}
+	start(&p.hosts, hosts)
+	start(&p.vms, vms)
 	err := g.Wait()
 	if err == nil && q.failed > 0 {
-		err = fmt.Errorf("counters of %d of %d VMs not answered: %w", q.lost, len(asks), q.first)
+		err = fmt.Errorf("counters of %d of %d VMs and hosts not answered: %w", q.lost, len(vms)+len(hosts), q.first)
 	}
 	if !q.overload {
 		p.batch.calm()
@@ -224,19 +225,19 @@ type perfQuery struct {
 	answers  []*answer
 	good     int
 	failed   int // calls
-	lost     int // VMs
+	lost     int // VMs and hosts
 	retries  int
 	overload bool
 	first    error
 }
 
-// ask asks for the VMs in calls of the batch's size. What the vCenter cannot answer is asked again for less: without the VM
-// that is gone, in smaller batches after an overload, by halves if something else is wrong with one of them. Only what ends
+// ask asks for the objects in calls of the batch's size. What the vCenter cannot answer is asked again for less: without what
+// is gone, in smaller batches after an overload, by halves if something else is wrong with one of them. Only what ends
 // the whole cycle is returned as an error.
-func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
+func (q *perfQuery) ask(ctx context.Context, of *counted, asks []ask) error {
 	if size := q.batch.size(); len(asks) > size {
 		for batch := range slices.Chunk(asks, size) {
-			if err := q.ask(ctx, batch); err != nil {
+			if err := q.ask(ctx, of, batch); err != nil {
 				return err
 			}
 		}
@@ -245,7 +246,7 @@ func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
 	if len(asks) == 0 || !q.worthwhile(asks) {
 		return nil
 	}
-	answer, err := queryPerf(ctx, q.conn, q.ids, asks)
+	answer, err := queryPerf(ctx, q.conn, of, asks)
 	if err == nil {
 		q.gain(answer)
 		return nil
@@ -254,23 +255,23 @@ func (q *perfQuery) ask(ctx context.Context, asks []ask) error {
 		return err
 	}
 	if ref, ok := platform.Gone(err); ok {
-		rest := slices.DeleteFunc(slices.Clone(asks), func(a ask) bool { return a.vm == ref.Value })
+		rest := slices.DeleteFunc(slices.Clone(asks), func(a ask) bool { return a.ref == ref.Value })
 		if len(rest) < len(asks) && q.again() {
-			return q.ask(ctx, rest)
+			return q.ask(ctx, of, rest)
 		}
 	}
 	if platform.IsOverload(err) {
-		q.overloaded(len(asks), err)
+		q.overloaded(len(asks), len(of.ids), err)
 		// What took too long is not tried again before the next cycle.
 		if len(asks) > 1 && !platform.IsTimeout(err) && q.again() {
-			return q.ask(ctx, asks)
+			return q.ask(ctx, of, asks)
 		}
 	} else if len(asks) > 1 && q.again() {
 		half := len(asks) / 2
-		if err := q.ask(ctx, asks[:half]); err != nil {
+		if err := q.ask(ctx, of, asks[:half]); err != nil {
 			return err
 		}
-		return q.ask(ctx, asks[half:])
+		return q.ask(ctx, of, asks[half:])
 	}
 	q.lose(asks, err)
 	return nil
@@ -287,14 +288,14 @@ func (q *perfQuery) worthwhile(asks []ask) bool {
 	return false
 }
 
-// overloaded makes the batches smaller than the n VMs that were too many.
-func (q *perfQuery) overloaded(n int, err error) {
+// overloaded makes the batches smaller than the n objects that were too many, each with so many counters.
+func (q *perfQuery) overloaded(n, counters int, err error) {
 	q.mu.Lock()
 	q.overload = true
 	q.mu.Unlock()
 	q.batch.halve(n)
 	if platform.IsRestricted(err) && q.limit > 0 {
-		q.batch.cap(q.limit / len(q.ids))
+		q.batch.cap(q.limit / counters)
 	}
 }
 

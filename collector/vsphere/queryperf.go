@@ -19,15 +19,15 @@ const realtime = 20
 // maxSamples is how many samples of one entity are asked for or believed: what a host keeps.
 const maxSamples = 180
 
-// ask is what is asked of one VM: its newest samples, count of them.
+// ask is what is asked of one VM or host: its newest samples, count of them.
 type ask struct {
-	vm    string // MoRef value
+	ref   string // MoRef value
 	count int
 }
 
-// series are one VM's answered samples.
+// series are one object's answered samples.
 type series struct {
-	vm    string
+	ref   string
 	times []time.Time // the vCenter's, each the end of an interval; in whatever order they came
 	// values of the n-th counter that was asked for are len(times) from n*len(times) on; one that is missing is NaN.
 	values []float64
@@ -35,6 +35,7 @@ type series struct {
 
 // answer is what one call was answered. Its storage is used again: nothing of it may be kept after release.
 type answer struct {
+	of     *counted
 	series []series
 	times  []time.Time
 	values []float64
@@ -47,11 +48,12 @@ func (a *answer) release() {
 	answers.Put(a)
 }
 
-// queryPerf asks for counters of VMs in one call. The caller releases the answer.
-func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []ask) (*answer, error) {
-	request := newPerfRequest(c.ServiceContent.PerfManager.Value, counters, asks)
+// queryPerf asks for counters of objects of one kind in one call. The caller releases the answer.
+func queryPerf(ctx context.Context, c *platform.Conn, of *counted, asks []ask) (*answer, error) {
+	request := newPerfRequest(c.ServiceContent.PerfManager.Value, of, asks)
 	a := answers.Get().(*answer)
-	err := c.Call(ctx, "QueryPerf", request.size(), request.append, func(s *platform.Scanner) error { return a.read(s, counters, asks) })
+	a.of = of
+	err := c.Call(ctx, "QueryPerf", request.size(), request.append, func(s *platform.Scanner) error { return a.read(s, asks) })
 	if err != nil {
 		a.release()
 		return nil, err
@@ -59,17 +61,17 @@ func queryPerf(ctx context.Context, c *platform.Conn, counters []int32, asks []a
 	return a, nil
 }
 
-// perfRequest asks for each counter of the VM as a whole (instance ""), as CSV.
+// perfRequest asks for each counter of the object as a whole (instance ""), as CSV.
 type perfRequest struct {
-	manager string
-	asks    []ask
-	rest    []byte // of what is asked of each VM: the same for all
+	manager, kind string
+	asks          []ask
+	rest          []byte // of what is asked of each object: the same for all
 }
 
-func newPerfRequest(manager string, counters []int32, asks []ask) *perfRequest {
-	b := make([]byte, 0, 128+64*len(counters))
+func newPerfRequest(manager string, of *counted, asks []ask) *perfRequest {
+	b := make([]byte, 0, 128+64*len(of.ids))
 	b = append(b, "</maxSample>"...)
-	for _, id := range counters {
+	for _, id := range of.ids {
 		b = append(b, "<metricId><counterId>"...)
 		b = strconv.AppendInt(b, int64(id), 10)
 		b = append(b, "</counterId><instance/></metricId>"...)
@@ -77,7 +79,7 @@ func newPerfRequest(manager string, counters []int32, asks []ask) *perfRequest {
 	b = append(b, "<intervalId>"...)
 	b = strconv.AppendInt(b, realtime, 10)
 	b = append(b, "</intervalId><format>csv</format></querySpec>"...)
-	return &perfRequest{manager, asks, b}
+	return &perfRequest{manager, of.kind, asks, b}
 }
 
 func (r *perfRequest) size() int { return 128 + len(r.asks)*(len(r.rest)+96) }
@@ -87,8 +89,10 @@ func (r *perfRequest) append(b []byte) []byte {
 	b = platform.AppendText(b, r.manager)
 	b = append(b, "</_this>"...)
 	for _, a := range r.asks {
-		b = append(b, `<querySpec><entity type="VirtualMachine">`...)
-		b = platform.AppendText(b, a.vm)
+		b = append(b, `<querySpec><entity type="`...)
+		b = append(b, r.kind...)
+		b = append(b, `">`...)
+		b = platform.AppendText(b, a.ref)
 		b = append(b, "</entity><maxSample>"...)
 		b = strconv.AppendInt(b, int64(min(a.count, maxSamples)), 10)
 		b = append(b, r.rest...)
@@ -96,9 +100,10 @@ func (r *perfRequest) append(b []byte) []byte {
 	return append(b, "</QueryPerf>"...)
 }
 
-// read reads a QueryPerfResponse. What is not of a VM that was asked for, or not in CSV, is passed over.
-func (a *answer) read(s *platform.Scanner, counters []int32, asks []ask) error {
-	r := perfReader{Scanner: s, answer: a, counters: counters, asks: asks, seen: make([]bool, len(counters))}
+// read reads a QueryPerfResponse. What is not of an object that was asked for, or not in CSV, is passed
+// over.
+func (a *answer) read(s *platform.Scanner, asks []ask) error {
+	r := perfReader{Scanner: s, answer: a, counters: a.of.ids, asks: asks, seen: make([]bool, len(a.of.ids))}
 	a.series = slices.Grow(a.series, len(asks))
 	for s.Child() { // returnval
 		if string(s.Type()) != "PerfEntityMetricCSV" {
@@ -119,7 +124,7 @@ type perfReader struct {
 	counters []int32
 	asks     []ask
 
-	vm    int            // in asks, of the last entity: the next one is mostly the next
+	next  int            // in asks, mostly of the next entity
 	byRef map[string]int // of asks, made for an answer in another order
 	info  []byte         // sampleInfoCSV of the last entity: mostly they are all the same
 	at    []time.Time    // of it
@@ -129,16 +134,16 @@ type perfReader struct {
 
 var errOrder = errors.New("answer has the times of samples twice, or behind their values")
 
-// entity reads the samples of one VM.
+// entity reads the samples of one object.
 func (r *perfReader) entity() error {
-	vm, first, timed := -1, len(r.values), false
+	found, first, timed := -1, len(r.values), false
 	clear(r.seen)
 	r.guess = 0
 	for r.usual(r.values[first:]); r.Child(); r.usual(r.values[first:]) {
 		switch string(r.Name()) {
 		case "entity":
-			if string(r.Attr("type")) == typeVM {
-				vm = r.find(r.Text())
+			if string(r.Attr("type")) == r.of.kind {
+				found = r.find(r.Text())
 			} else {
 				r.Skip()
 			}
@@ -163,34 +168,34 @@ func (r *perfReader) entity() error {
 	if !timed {
 		r.setTimes(nil)
 	}
-	if vm < 0 {
+	if found < 0 {
 		r.values = r.values[:first]
 		return r.Err()
 	}
 	if len(r.series) == len(r.asks) {
-		return errors.New("answer has more VMs than were asked for")
+		return errors.New("answer has more objects than were asked for")
 	}
-	r.series = append(r.series, series{vm: r.asks[vm].vm, times: r.at, values: r.values[first:len(r.values):len(r.values)]})
+	r.series = append(r.series, series{ref: r.asks[found].ref, times: r.at, values: r.values[first:len(r.values):len(r.values)]})
 	return r.Err()
 }
 
-// find is the place of a VM in asks, -1 if it was not asked for.
+// find is the place of an object in asks, -1 if it was not asked for.
 func (r *perfReader) find(ref []byte) int {
-	if next := r.vm; next < len(r.asks) && r.asks[next].vm == string(ref) {
-		r.vm++
+	if next := r.next; next < len(r.asks) && r.asks[next].ref == string(ref) {
+		r.next++
 		return next
 	}
 	if r.byRef == nil {
 		r.byRef = make(map[string]int, len(r.asks))
 		for i := range r.asks {
-			r.byRef[r.asks[i].vm] = i
+			r.byRef[r.asks[i].ref] = i
 		}
 	}
 	i, ok := r.byRef[string(ref)]
 	if !ok {
 		return -1
 	}
-	r.vm = i + 1
+	r.next = i + 1
 	return i
 }
 
@@ -205,7 +210,7 @@ func (r *perfReader) setTimes(csv []byte) {
 	}
 	r.info = append(r.info[:0], csv...)
 	n := len(r.at) * len(r.counters)
-	if cap(r.values)-len(r.values) < n { // mostly all VMs have as many
+	if cap(r.values)-len(r.values) < n { // mostly all have as many
 		r.values = slices.Grow(r.values, n*max(len(r.asks)-len(r.series), 1))
 	}
 	for range n {
@@ -213,7 +218,7 @@ func (r *perfReader) setTimes(csv []byte) {
 	}
 }
 
-// counter reads the values of one counter into its entity's. One that was not asked for, is of a part of the VM, or has not one
+// counter reads the values of one counter into its entity's. One that was not asked for, is of a part of its object, or has not one
 // value for each time is left out.
 func (r *perfReader) counter(values []float64) error {
 	n, named, read := -1, false, false
@@ -290,7 +295,7 @@ func (r *perfReader) usual(values []float64) {
 	}
 }
 
-// counterID reads a PerfMetricId: the counter's place in counters, -1 if it was not asked for or is of a part of the VM.
+// counterID reads a PerfMetricId: the counter's place in counters, -1 if it was not asked for or is of a part of its object.
 func (r *perfReader) counterID() (int, error) {
 	n, named, whole := -1, false, true
 	for r.Child() {

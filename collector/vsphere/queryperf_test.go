@@ -91,14 +91,15 @@ func sameNumbers(a, b []float64) bool {
 var (
 	askedVMs      = []ask{{"vm-1", 1}, {"vm-2", 1}, {"a<b", 1}}
 	askedCounters = []int32{7, 12, 125}
+	asked         = counted{kind: typeVM, ids: askedCounters}
 )
 
 // scan reads an answer to what is asked.
 func scan(answered string) (*answer, error) {
 	s := platform.NewScanner(strings.NewReader(answered))
 	defer s.Close()
-	a := &answer{}
-	err := platform.ReadAnswer(s, "QueryPerf", func(s *platform.Scanner) error { return a.read(s, askedCounters, askedVMs) })
+	a := &answer{of: &asked}
+	err := platform.ReadAnswer(s, "QueryPerf", func(s *platform.Scanner) error { return a.read(s, askedVMs) })
 	return a, err
 }
 
@@ -107,7 +108,7 @@ func (a *answer) text() string {
 	var b strings.Builder
 	for i := range a.series {
 		s := &a.series[i]
-		fmt.Fprintln(&b, s.vm)
+		fmt.Fprintln(&b, s.ref)
 		for _, t := range s.times {
 			fmt.Fprintln(&b, t.UTC().Format(time.RFC3339Nano))
 		}
@@ -142,12 +143,12 @@ func decode(answered string) (a *answer, err error) {
 		csv, ok := r.(*types.PerfEntityMetricCSV)
 		asked := false
 		for _, q := range askedVMs {
-			asked = asked || ok && csv.Entity.Type == typeVM && csv.Entity.Value == q.vm
+			asked = asked || ok && csv.Entity.Type == typeVM && csv.Entity.Value == q.ref
 		}
 		if !asked {
 			continue
 		}
-		s := series{vm: csv.Entity.Value, times: appendTimes(nil, []byte(csv.SampleInfoCSV))}
+		s := series{ref: csv.Entity.Value, times: appendTimes(nil, []byte(csv.SampleInfoCSV))}
 		for range len(askedCounters) * len(s.times) {
 			s.values = append(s.values, math.NaN())
 		}
@@ -236,8 +237,8 @@ func TestTruncatedAnswers(t *testing.T) {
 	}
 	s := platform.NewScanner(oneByte{strings.NewReader(whole)})
 	defer s.Close()
-	a := &answer{}
-	err := platform.ReadAnswer(s, "QueryPerf", func(s *platform.Scanner) error { return a.read(s, askedCounters, askedVMs) })
+	a := &answer{of: &asked}
+	err := platform.ReadAnswer(s, "QueryPerf", func(s *platform.Scanner) error { return a.read(s, askedVMs) })
 	if err != nil || a.text() != plainText {
 		t.Errorf("got %v\n%s", err, a.text())
 	}
@@ -319,13 +320,13 @@ func FuzzSamples(f *testing.F) {
 	f.Add("20,9999-03-01T10:00:20Z", "400000", "-5", int16(1))
 	f.Fuzz(func(t *testing.T, times, ready, received string, vcpus int16) {
 		p := testPerf(map[string]vmSpec{"vm-1": {host: "host-1", vcpus: int(vcpus)}})
-		s := series{vm: "vm-1", times: appendTimes(nil, []byte(times))}
+		s := series{ref: "vm-1", times: appendTimes(nil, []byte(times))}
 		for range counters * len(s.times) {
 			s.values = append(s.values, math.NaN())
 		}
 		readValues(s.values[counterReady*len(s.times):][:len(s.times)], []byte(ready))
 		readValues(s.values[counterReceive*len(s.times):][:len(s.times)], []byte(received))
-		for _, set := range p.samples([]*answer{{series: []series{s}}}, 0) {
+		for _, set := range p.samples([]*answer{{of: &p.vms, series: []series{s}}}, 0) {
 			if time.UnixMilli(set.At).After(p.opts.Clock.Now().Add(time.Minute)) {
 				t.Errorf("a sample from the future: %v", time.UnixMilli(set.At))
 			}
@@ -343,7 +344,7 @@ func TestPerfRequest(t *testing.T) {
 	var got struct {
 		Req types.QueryPerfRequestType `xml:"urn:vim25 QueryPerf"`
 	}
-	request := newPerfRequest("Perf<Mgr", []int32{7, 12}, []ask{{"vm-1", 2}, {"a<&>b", 999}})
+	request := newPerfRequest("Perf<Mgr", &counted{kind: typeVM, ids: []int32{7, 12}}, []ask{{"vm-1", 2}, {"a<&>b", 999}})
 	body := request.append(nil)
 	if len(body) > request.size() {
 		t.Errorf("%d bytes, which is more than %d", len(body), request.size())
@@ -356,7 +357,7 @@ func TestPerfRequest(t *testing.T) {
 	want := types.QueryPerfRequestType{This: types.ManagedObjectReference{Type: "PerformanceManager", Value: "Perf<Mgr"}}
 	for _, a := range []ask{{"vm-1", 2}, {"a<&>b", maxSamples}} {
 		want.QuerySpec = append(want.QuerySpec, types.PerfQuerySpec{
-			Entity: types.ManagedObjectReference{Type: typeVM, Value: a.vm}, MaxSample: int32(a.count),
+			Entity: types.ManagedObjectReference{Type: typeVM, Value: a.ref}, MaxSample: int32(a.count),
 			MetricId: []types.PerfMetricId{{CounterId: 7}, {CounterId: 12}}, IntervalId: realtime, Format: string(types.PerfFormatCsv),
 		})
 	}

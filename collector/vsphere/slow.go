@@ -37,10 +37,11 @@ func (f *follower) sampleSlow(ctx context.Context, view types.ManagedObjectRefer
 // slowCycle reads free space, the clusters' EVC modes and what custom attributes are called. It is done once before objects are
 // listed too, so that they are whole from the first.
 func (f *follower) slowCycle(ctx context.Context, view types.ManagedObjectReference) error {
-	spec := viewSpec(view,
-		// The declared type of a cluster's summary has no EVC mode, so that a vCenter need not know a path to it.
-		types.PropertySpec{Type: typeCluster, PathSet: []string{"summary"}},
-		types.PropertySpec{Type: typeStore, PathSet: []string{statFree}})
+	// The declared type of a cluster's summary has no EVC mode, so that a vCenter need not know a path to it.
+	spec := viewSpec(view, types.PropertySpec{Type: typeCluster, PathSet: []string{"summary"}})
+	if f.opts.Collect.Has(inventory.DatastoreFree) {
+		spec.PropSet = append(spec.PropSet, types.PropertySpec{Type: typeStore, PathSet: []string{statFree}})
+	}
 	at := f.opts.Clock.Now()
 	evc, free := map[string]string{}, map[string]float64{}
 	err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, p platform.Properties) {

@@ -19,18 +19,19 @@ import (
 
 const (
 	defaultInterval = 20 * time.Second
-	defaultBatch    = 50  // VMs per QueryPerf
+	defaultBatch    = 50  // VMs or hosts per QueryPerf
 	maxBatch        = 256 // more runs into the vCenter's limit of 500,000 XML elements
 )
 
 // Options say which vCenter is watched, and how.
 type Options struct {
-	Name       string            // of the source; part of every object's identity
-	Session    platform.Options  // its Observe is set by New
-	Interval   time.Duration     // between samples; default 20 s
-	PerfBatch  int               // VMs per QueryPerf; default 50, at most 256
-	Attributes map[string]string // custom attributes of VMs that are read, and the labels they become; none: none is
-	Categories []string          // of tags that are read; none: none is
+	Name       string              // of the source; part of every object's identity
+	Session    platform.Options    // its Observe is set by New
+	Interval   time.Duration       // between samples; default 20 s
+	PerfBatch  int                 // VMs or hosts per QueryPerf; default 50, at most 256
+	Collect    inventory.MetricSet // that are sampled; nothing else is asked for
+	Attributes map[string]string   // custom attributes of VMs that are read, and the labels they become; none: none is
+	Categories []string            // of tags that are read; none: none is
 	Clock      *clock.Clock
 	Observer   collector.Observer
 	Identities *collector.Identities // of all sources of the process; nil: a vCenter that is configured twice is not noticed
@@ -39,7 +40,7 @@ type Options struct {
 // Source follows one vCenter.
 type Source struct {
 	opts   Options
-	totals *totals // of the VMs' networks; they outlive a connection
+	totals *totals // they outlive a connection
 	batch  *batchSize
 	slow   *slow // outlives a connection too: what a reconnect does not know yet is not gone
 

@@ -2,6 +2,8 @@ package vsphere
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -30,6 +32,9 @@ const (
 
 // sampleUsage polls quickStats at each interval. They are polled because the vCenter does not notify of their changes.
 func (f *follower) sampleUsage(ctx context.Context, view types.ManagedObjectReference) error {
+	if len(f.usageSpecs()) == 0 {
+		return nil
+	}
 	next := func(time.Time) time.Duration { return f.opts.Interval }
 	return f.each(ctx, "usage", next, func(ctx context.Context) error { return f.usageCycle(ctx, view) })
 }
@@ -48,10 +53,26 @@ const (
 	places
 )
 
+// usageSpecs are the leaves to poll of each kind, for the metrics that are collected.
+func (f *follower) usageSpecs() (specs []types.PropertySpec) {
+	add := func(kind string, of map[string]inventory.Metric) {
+		paths := slices.Sorted(maps.Keys(of))
+		paths = slices.DeleteFunc(paths, func(path string) bool { return !f.opts.Collect.Has(of[path]) })
+		if len(paths) > 0 {
+			specs = append(specs, types.PropertySpec{Type: kind, PathSet: paths})
+		}
+	}
+	add(typeHost, map[string]inventory.Metric{
+		statCPU: inventory.HostCPUUsage, statHostMem: inventory.HostMemoryUsage, statHostUp: inventory.HostUptime,
+	})
+	add(typeVM, map[string]inventory.Metric{
+		statCPU: inventory.VMCPUUsage, statVMMem: inventory.VMMemoryUsage, statVMUp: inventory.VMUptime,
+	})
+	return specs
+}
+
 func (f *follower) usageCycle(ctx context.Context, view types.ManagedObjectReference) error {
-	spec := viewSpec(view,
-		types.PropertySpec{Type: typeHost, PathSet: []string{statCPU, statHostMem, statHostUp}},
-		types.PropertySpec{Type: typeVM, PathSet: []string{statCPU, statVMMem, statVMUp}})
+	spec := viewSpec(view, f.usageSpecs()...)
 	at := f.opts.Clock.Now()
 	f.mu.Lock()
 	known := len(f.tree.hosts) + len(f.tree.vms)

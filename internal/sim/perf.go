@@ -33,6 +33,22 @@ var (
 		"net.transmitted.average":     func(v vmSample) int64 { return v.transmittedKBps },
 		"net.usage.average":           func(v vmSample) int64 { return v.receivedKBps + v.transmittedKBps },
 		"sys.uptime.latest":           func(v vmSample) int64 { return v.uptime },
+
+		"cpu.entitlement.latest":           func(v vmSample) int64 { return v.entitlementMHz },
+		"cpu.maxlimited.summation":         func(vmSample) int64 { return 0 }, // no VM has a limit
+		"cpu.swapwait.summation":           func(v vmSample) int64 { return v.swapWaitMs },
+		"mem.granted.average":              func(v vmSample) int64 { return v.grantedKB },
+		"mem.shared.average":               func(v vmSample) int64 { return v.sharedKB },
+		"mem.compressed.average":           func(v vmSample) int64 { return v.compressedKB },
+		"mem.latency.average":              func(v vmSample) int64 { return v.memoryLatencyPercent100 },
+		"mem.swapinRate.average":           func(v vmSample) int64 { return v.swapInKBps },
+		"mem.swapoutRate.average":          func(v vmSample) int64 { return v.swapOutKBps },
+		"disk.numberReadAveraged.average":  func(v vmSample) int64 { return v.readsPerSecond },
+		"disk.numberWriteAveraged.average": func(v vmSample) int64 { return v.writesPerSecond },
+		"net.packetsRx.summation":          func(v vmSample) int64 { return v.receivedPackets },
+		"net.packetsTx.summation":          func(v vmSample) int64 { return v.transmittedPackets },
+		"net.droppedRx.summation":          func(v vmSample) int64 { return v.lostPackets },
+		"net.droppedTx.summation":          func(vmSample) int64 { return 0 },
 	}
 	hostCounters = map[string]func(hostSample) int64{
 		"cpu.usage.average":           func(h hostSample) int64 { return h.usagePercent100 },
@@ -54,6 +70,15 @@ var (
 		"net.transmitted.average":     func(h hostSample) int64 { return h.transmittedKBps },
 		"net.usage.average":           func(h hostSample) int64 { return h.receivedKBps + h.transmittedKBps },
 		"sys.uptime.latest":           func(h hostSample) int64 { return h.uptime },
+
+		"mem.swapinRate.average":           func(h hostSample) int64 { return h.swapInKBps },
+		"mem.swapoutRate.average":          func(h hostSample) int64 { return h.swapOutKBps },
+		"disk.numberReadAveraged.average":  func(h hostSample) int64 { return h.readsPerSecond },
+		"disk.numberWriteAveraged.average": func(h hostSample) int64 { return h.writesPerSecond },
+		"net.droppedRx.summation":          func(h hostSample) int64 { return h.lostPackets },
+		"net.droppedTx.summation":          func(hostSample) int64 { return 0 },
+		"net.errorsRx.summation":           func(hostSample) int64 { return 0 },
+		"net.errorsTx.summation":           func(hostSample) int64 { return 0 },
 	}
 )
 
