@@ -46,6 +46,7 @@ type scope struct {
 	vocabulary map[string]*field
 	with       []*field          // names bound to PromQL
 	varying    map[string]*field // keys of the config that differ from object to object
+	settings   map[string]bool   // takes the keys of the config that are read
 	formatters bool              // percent() and the like, which make text
 }
 
@@ -460,6 +461,9 @@ func (f *flattener) Visit(node *ast.Node) {
 		return
 	}
 	object, name := m.Node.(*ast.IdentifierNode).Value, m.Property.(*ast.StringNode).Value
+	if object == "config" && f.settings != nil {
+		f.settings[name] = true
+	}
 	var flat ast.Node
 	if own, varies := f.varying[name]; object == "config" && varies {
 		f.note(own)

@@ -65,9 +65,11 @@ type Rule struct {
 	when, clear           program
 	cpuBelow, memoryBelow program // of the remedy
 	summary               template
-	inputs                []*field      // what when and clear read
-	with                  []*field      // names that are bound to PromQL
-	reach                 time.Duration // how far back they read
+	inputs                []*field        // what when and clear read
+	with                  []*field        // names that are bound to PromQL
+	settings              map[string]bool // keys of the config that its expressions read
+	line, column          int             // of the rule
+	reach                 time.Duration   // how far back they read
 }
 
 // MarshalText is pack/rule: in JSON a rule is its name.
@@ -256,12 +258,12 @@ func asScalar(v any) (any, bool) {
 }
 
 func (p *packParser) readRule(n *yaml.Node) *Rule {
-	r := &Rule{Pack: p.pack}
+	r := &Rule{Pack: p.pack, settings: map[string]bool{}, line: n.Line, column: n.Column}
 	var when, clear, summary, remedy, with *yaml.Node
 	p.mapping(n, "a rule",
 		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
 		key{"on", true, func(n *yaml.Node) {
-			r.On, _ = inventory.ParseKind(p.oneOf(n, "on", "host", "vm", "cluster", "service"))
+			r.On, _ = inventory.ParseKind(p.oneOf(n, "on", kindsOfRules()...))
 		}},
 		key{"with", false, func(n *yaml.Node) { with = n }},
 		key{"when", true, func(n *yaml.Node) { when = n }},
@@ -285,7 +287,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 	if with != nil {
 		p.readWith(r, with)
 	}
-	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with, varying: p.pack.varying}
+	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with, varying: p.pack.varying, settings: r.settings}
 	if when != nil {
 		r.When, r.when = p.condition(when, "when", sc)
 		r.inputs = slices.Clone(r.when.reads)
@@ -327,6 +329,12 @@ func (p *packParser) failFaults(n *yaml.Node, what string, faults []fault) {
 	}
 }
 
+// kindsOfRules are the kinds of object that a rule can be on.
+func kindsOfRules() []string { return []string{"host", "vm", "cluster", "service"} }
+
+// remedies are the actions that a remedy can be.
+func remedies() []string { return []string{string(RebalanceHost), string(Migrate), string(NoRemedy)} }
+
 // readKind reads a kind of object.
 func (p *packParser) readKind(n *yaml.Node) inventory.Kind {
 	kind, _ := inventory.ParseKind(p.oneOf(n, "on", "cluster", "host", "vm", "datastore", "service"))
@@ -339,15 +347,15 @@ func (p *packParser) readRemedy(rule *Rule, n *yaml.Node) Remedy {
 	var goals []*yaml.Node
 	p.mapping(n, "a remedy",
 		key{"action", true, func(n *yaml.Node) {
-			r.Action = RemedyAction(p.oneOf(n, "action", string(RebalanceHost), string(Migrate), string(NoRemedy)))
+			r.Action = RemedyAction(p.oneOf(n, "action", remedies()...))
 		}},
 		key{"cpu_below", false, func(n *yaml.Node) {
 			goals = append(goals, n)
-			r.CPUBelow, rule.cpuBelow = p.goal(n, "cpu_below")
+			r.CPUBelow, rule.cpuBelow = p.goal(rule, n, "cpu_below")
 		}},
 		key{"memory_below", false, func(n *yaml.Node) {
 			goals = append(goals, n)
-			r.MemoryBelow, rule.memoryBelow = p.goal(n, "memory_below")
+			r.MemoryBelow, rule.memoryBelow = p.goal(rule, n, "memory_below")
 		}},
 	)
 	switch {
@@ -362,11 +370,11 @@ func (p *packParser) readRemedy(rule *Rule, n *yaml.Node) Remedy {
 }
 
 // goal is a utilisation, 0..1, made of numbers and the config alone: it is the same for every host that has the same config.
-func (p *packParser) goal(n *yaml.Node, what string) (float64, program) {
+func (p *packParser) goal(r *Rule, n *yaml.Node, what string) (float64, program) {
 	if !p.scalar(n, what) {
 		return 0, program{}
 	}
-	prog, faults := compile(n.Value, scope{config: p.pack.Config, varying: p.pack.varying}, wantNumber)
+	prog, faults := compile(n.Value, scope{config: p.pack.Config, varying: p.pack.varying, settings: r.settings}, wantNumber)
 	p.failFaults(n, what, faults)
 	if len(faults) > 0 {
 		return 0, program{}

@@ -76,8 +76,7 @@ func (p *packParser) readWith(r *Rule, n *yaml.Node) {
 		}
 		back, f := reach(source)
 		if f != nil {
-			p.failFaults(v, "with."+name, []fault{*f})
-			return
+			p.failFaults(v, "with."+name, []fault{*f}) // and bind it all the same: what reads it is not wrong
 		}
 		r.with = append(r.with, &field{object: r.On, name: name, path: name, typ: number, query: source, slot: len(r.with)})
 		r.reach = max(r.reach, back)

@@ -67,6 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addRun(app, verbs)
 	addCheck(app, verbs)
 	addAgentCommands(app, verbs)
+	addPack(app, verbs)
 	addTry(app, verbs)
 	addDemo(app, verbs)
 
