@@ -61,19 +61,25 @@ type Config struct {
 	at   map[string]position
 }
 
-// Source is one vCenter (further platforms to come).
+// Source is one vCenter, or a list of guests (further platforms to come).
 type Source struct {
-	Name       string `yaml:"name"` // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
-	Type       string `yaml:"type"` // vsphere
-	URL        string `yaml:"url"`  // https; http only to a loopback address
+	Name       string `yaml:"name"`          // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
+	Type       string `yaml:"type"`          // vsphere | guest
+	URL        string `yaml:"url,omitempty"` // https; http only to a loopback address
 	Credential `yaml:",inline"`
 	TLS        promconfig.TLSConfig `yaml:"tls_config,omitempty"`
-	Interval   time.Duration        `yaml:"interval"`   // between samples; default 20s
-	PerfBatch  int                  `yaml:"perf_batch"` // VMs whose counters are asked for in one call; default 50, at most 256
+	Interval   time.Duration        `yaml:"interval"`             // between samples; default 20s
+	PerfBatch  int                  `yaml:"perf_batch,omitempty"` // VMs whose counters are asked for in one call; default 50, at most 256
 	// CustomAttributes are the VMs' custom attributes that are read, by name, and the labels they become. None: none is.
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
 	TagCategories []string `yaml:"tag_categories,omitempty"`
+	// What follows is of type guest.
+	Timeout         time.Duration `yaml:"timeout,omitempty"` // of a target or probe; default 5s
+	BearerTokenFile string        `yaml:"bearer_token_file,omitempty"`
+	Targets         []Target      `yaml:"targets,omitempty"`
+	Probes          []Probe       `yaml:"probes,omitempty"`
+	Services        []Mapping     `yaml:"services,omitempty"` // which series of the targets are services
 	// Acting is the second credential, used for migrations only. Without it nothing of this source is ever moved.
 	Acting *Credential `yaml:"acting,omitempty"`
 }
@@ -238,7 +244,12 @@ func (c *Config) fill() {
 	setDefault(c, "evaluation_interval", &c.EvaluationInterval, DefaultEvaluationInterval)
 	for i := range c.Sources {
 		setDefault(c, key("sources", i, "interval"), &c.Sources[i].Interval, DefaultInterval)
-		setDefault(c, key("sources", i, "perf_batch"), &c.Sources[i].PerfBatch, DefaultPerfBatch)
+		switch c.Sources[i].Type {
+		case VSphere:
+			setDefault(c, key("sources", i, "perf_batch"), &c.Sources[i].PerfBatch, DefaultPerfBatch)
+		case Guest:
+			setDefault(c, key("sources", i, "timeout"), &c.Sources[i].Timeout, min(DefaultTimeout, c.Sources[i].Interval/2))
+		}
 	}
 	r := c.Remediation
 	if r == nil {
@@ -266,6 +277,7 @@ func (c *Config) resolve(dir string) {
 		src := &c.Sources[i]
 		src.resolve(dir)
 		src.TLS.SetDirectory(dir)
+		src.BearerTokenFile = promconfig.JoinDir(dir, src.BearerTokenFile)
 		if src.Acting != nil {
 			src.Acting.resolve(dir)
 		}

@@ -19,7 +19,7 @@ var (
 )
 
 var (
-	sourceTypes = []string{VSphere}
+	sourceTypes = []string{VSphere, Guest}
 	modes       = []string{ModeOff, ModeManual}
 )
 
@@ -84,6 +84,8 @@ func (v *validator) sources() {
 		switch src.Type {
 		case VSphere:
 			v.vsphere(i, at)
+		case Guest:
+			v.guest(i, at)
 		}
 		v.tls(at("tls_config"), i)
 	}
@@ -97,6 +99,11 @@ var keysOf = map[string][]string{
 	"tag_categories":    {VSphere},
 	"extension":         {VSphere},
 	"acting":            {VSphere},
+	"timeout":           {Guest},
+	"bearer_token_file": {Guest},
+	"targets":           {Guest},
+	"probes":            {Guest},
+	"services":          {Guest},
 }
 
 // ofType refuses keys that say nothing to a source of the type.
