@@ -150,11 +150,11 @@ func (a *App) stillNeeded(snap *inventory.Snapshot, act remediation.Action, poli
 		if other.State == remediation.Approved { // it has not left, and may never
 			policy.Incoming = without(policy.Incoming, other.To, other.VM)
 		}
-		if other.State == remediation.Done && !measuredSince(snap, tip.Object, other.EndedAt) {
+		if other.State == remediation.Done && !measuredSince(snap, act.From, other.EndedAt) {
 			return fmt.Errorf("%s has not been measured since %s left: %w", act.FromName, other.VMName, remediation.ErrNotYet)
 		}
 	}
-	relief := placement.Relieve(snap, placement.Observed(snap), tip.Object, goalOf(tip), policy)
+	relief := placement.Relieve(snap, placement.Observed(snap), act.From, goalOf(tip), policy)
 	if relief.Reached() && len(relief.Moves) == 0 {
 		return fmt.Errorf("%s is expected at %.0f %% of its CPU and %.0f %% of its memory: %w",
 			act.FromName, relief.Before.CPURatio*100, relief.Before.MemoryRatio*100, remediation.ErrNotNeeded)

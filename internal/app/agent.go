@@ -109,7 +109,7 @@ func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []r
 	case p.decision.Verdict == remediation.Refuse:
 		return nil, fmt.Errorf("%w: %s", web.ErrConflict, p.decision.Why)
 	case len(p.actions) == 0:
-		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip.Object), "its goal is reached"))
+		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip), "its goal is reached"))
 	}
 	if actions, err = a.acting.engine.Submit(ctx, p.actions, by.Who, by.Why); err != nil {
 		return nil, refused(err)
@@ -119,11 +119,15 @@ func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []r
 	return actions, nil
 }
 
-// frozenOn says which VMs of a host count as leaving or may not move, and why.
-func (a agent) frozenOn(host inventory.ID) string {
-	frozen := a.acting.engine.Frozen()
+// frozenOn says which VMs of a tip's host count as leaving or may not move, and why.
+func (a agent) frozenOn(tip rules.Tip) string {
+	frozen, snap := a.acting.engine.Frozen(), a.Snapshot()
+	host, err := hostOf(snap, tip)
+	if err != nil {
+		return err.Error()
+	}
 	var parts []string
-	for _, vm := range a.Snapshot().VMsOn(host) {
+	for _, vm := range snap.VMsOn(host) {
 		if why, ok := frozen[vm.ID]; ok {
 			parts = append(parts, vm.Name+": "+why)
 		}

@@ -38,7 +38,7 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 		p.actions = append(p.actions, remediation.Action{
 			TipID: tip.ID, Cluster: tip.Cluster, Kind: remediation.LiveMigration,
 			VM: m.VM, VMName: m.Name, From: m.From, FromName: hostName(snap, m.From), To: m.To, ToName: m.Rating.Name,
-			Why: m.Rating.Words(), Settle: a.settle(rule, tip.Object.Source),
+			Why: m.Rating.Words(), Settle: a.settle(rule, tip.Object.Source, m.VM.Source),
 		})
 	}
 	return p, nil
@@ -49,12 +49,16 @@ func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.
 	demand, policy := placement.Observed(snap), a.placementPolicy()
 	switch tip.Remedy.Action {
 	case rules.RebalanceHost:
-		relief := placement.Relieve(snap, demand, tip.Object, goalOf(tip), policy)
+		host, err := hostOf(snap, tip)
+		if err != nil {
+			return nil, "", err
+		}
+		relief := placement.Relieve(snap, demand, host, goalOf(tip), policy)
 		return relief.Moves, relief.Why, nil
 	case rules.Migrate:
-		vm, ok := snap.VM(tip.Object)
-		if !ok {
-			return nil, "", fmt.Errorf("VM %s is gone", tip.Name)
+		vm, err := vmOf(snap, tip)
+		if err != nil {
+			return nil, "", err
 		}
 		ratings := placement.Rate(snap, demand, placement.VMSpec{ID: vm.ID}, policy)
 		if len(ratings) == 0 {
@@ -68,13 +72,55 @@ func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.
 	return nil, "", fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
 }
 
+// vmOf is the VM that a tip is about: the object itself, or whose guest a service runs in now.
+func vmOf(snap *inventory.Snapshot, tip rules.Tip) (inventory.VMView, error) {
+	id := tip.Object
+	if id.Kind == inventory.KindService {
+		svc, ok := snap.Service(id)
+		switch {
+		case !ok:
+			return inventory.VMView{}, fmt.Errorf("service %s is gone", tip.Name)
+		case svc.VM.IsZero():
+			return inventory.VMView{}, fmt.Errorf("it is not known whose guest service %s runs in", tip.Name)
+		case tip.Place == nil || tip.Place.VM != svc.VM:
+			return inventory.VMView{}, fmt.Errorf("service %s runs in another VM than the tip says", tip.Name)
+		}
+		id = svc.VM
+	}
+	vm, ok := snap.VM(id)
+	if !ok {
+		return vm, fmt.Errorf("VM %s is gone", id)
+	}
+	return vm, nil
+}
+
+// hostOf is the host that a tip is about: the object itself, or where its VM runs now.
+func hostOf(snap *inventory.Snapshot, tip rules.Tip) (inventory.ID, error) {
+	if tip.Object.Kind == inventory.KindHost {
+		return tip.Object, nil
+	}
+	vm, err := vmOf(snap, tip)
+	if err != nil {
+		return inventory.ID{}, err
+	}
+	return vm.Host, nil
+}
+
+// actsOn is the source that a tip's moves would be made in: a service's own source has nothing that moves.
+func actsOn(tip rules.Tip) string {
+	if tip.Place != nil {
+		return tip.Place.VM.Source
+	}
+	return tip.Object.Source
+}
+
 func goalOf(tip rules.Tip) placement.Goal {
 	return placement.Goal{CPURatio: tip.Remedy.CPUBelow, MemoryRatio: tip.Remedy.MemoryBelow}
 }
 
 func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, moves []placement.Move) remediation.Decision {
 	s := a.settings.Load()
-	c := remediation.Case{Source: tip.Object.Source, Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256}
+	c := remediation.Case{Source: actsOn(tip), Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256}
 	c.Cluster, _ = snap.Cluster(tip.Cluster)
 	for _, src := range s.config.Sources {
 		if src.Name == c.Source {
@@ -103,11 +149,14 @@ func onlyOne(snap *inventory.Snapshot, c *inventory.Cluster) bool {
 	return n == 1
 }
 
-// settle is how long after a move the rule still measures the past: its longest range and for, and two cycles.
-func (a *App) settle(rule *rules.Rule, source string) time.Duration {
+// settle is how long after a move the rule still measures the past: its longest range and for, and two cycles of the slowest of
+// the sources that it reads.
+func (a *App) settle(rule *rules.Rule, sources ...string) time.Duration {
 	cycle := a.settings.Load().config.EvaluationInterval
-	if src, ok := a.fleet.Snapshot().Source(source); ok {
-		cycle = max(cycle, src.Interval)
+	for _, name := range sources {
+		if src, ok := a.fleet.Snapshot().Source(name); ok {
+			cycle = max(cycle, src.Interval)
+		}
 	}
 	return rule.SettleRange() + 2*cycle
 }
