@@ -1,0 +1,185 @@
+package winrm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// holdOff is how long a refused password is not sent again. A changed one is tried at once.
+	holdOff = 5 * time.Minute
+	// alone is how long a password that nobody has accepted yet is tried at one host only, before others do not wait for that host any more.
+	alone = 2 * time.Second
+)
+
+// mutual is what a client says that proves itself with its certificate.
+const mutual = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
+
+// login logs the connection in. No secret is sent in any way that a listener on a plain connection could read, unless AllowPlainBasic says so.
+func (c *Client) login(ctx context.Context, on *conn) error {
+	switch c.opts.Auth {
+	case Certificate:
+		on.authorize = func(context.Context) (string, error) { return mutual, nil }
+		return nil
+	case Kerberos:
+		on.authorize = func(ctx context.Context) (string, error) { return c.tickets.proof(ctx, c) }
+		return nil
+	}
+	password, err := c.opts.Password()
+	if err != nil {
+		return err
+	}
+	key := c.key(password)
+	leave, err := c.opts.Logins.enter(ctx, key)
+	if err != nil {
+		return err
+	}
+	on.secret = key
+	if c.opts.Auth == Basic {
+		// The first answer tells whether it is accepted, and none is waited for here.
+		leave(nil)
+		header := "Basic " + base64.StdEncoding.EncodeToString([]byte(c.opts.Username+":"+password))
+		on.authorize = func(context.Context) (string, error) { return header, nil }
+		return nil
+	}
+	err = on.loginNTLM(ctx, password)
+	leave(err)
+	return err
+}
+
+// refused is the error of a 401, after which the same secret is held back.
+func (c *conn) refused() error {
+	err := fmt.Errorf("log in as %q: %w", c.client.opts.Username, ErrCredentials)
+	if c.client.opts.Auth == Basic {
+		c.client.opts.Logins.refuse(c.secret)
+	}
+	return err
+}
+
+// key stands for what is sent to prove who the client is. A local account is another one at every host.
+func (c *Client) key(password string) secret {
+	where := ""
+	if !strings.ContainsAny(c.opts.Username, `\@`) || strings.HasPrefix(c.opts.Username, `.\`) {
+		where = c.url.Host
+	}
+	return sha256.Sum256([]byte(where + "\x00" + c.opts.Username + "\x00" + password))
+}
+
+type secret [sha256.Size]byte
+
+// Logins remembers what became of an account's passwords, for all clients that use it: a wrong one is tried at one host, not at sixteen, which would lock the account. The zero
+// value is ready; its methods may be called from any goroutine.
+type Logins struct {
+	mu       sync.Mutex
+	accepted secret
+	refused  map[secret]time.Time
+	trying   chan struct{} // closed when the lone attempt is over, nil if there is none
+}
+
+// enter asks whether a secret may be tried now, and waits while another host tries one that nobody has accepted yet. leave says what became of it.
+func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err error) {
+	patience := time.NewTimer(alone)
+	defer patience.Stop()
+	for {
+		l.mu.Lock()
+		if until, ok := l.refused[s]; ok && time.Now().Before(until) {
+			l.mu.Unlock()
+			return nil, fmt.Errorf("the same password was refused less than %s ago: %w", holdOff, ErrCredentials)
+		}
+		if l.accepted == s || l.trying == nil {
+			done := make(chan struct{})
+			if l.accepted != s {
+				l.trying = done
+			}
+			l.mu.Unlock()
+			return l.leave(s, done), nil
+		}
+		busy := l.trying
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-patience.C:
+			return l.leave(s, nil), nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another log-in: %w", ctx.Err())
+		}
+	}
+}
+
+func (l *Logins) leave(s secret, done chan struct{}) func(error) {
+	return func(err error) {
+		l.mu.Lock()
+		switch {
+		case err == nil:
+			l.accepted = s
+		case isRefusal(err):
+			l.hold(s)
+		}
+		if done != nil && l.trying == done {
+			l.trying = nil
+		}
+		l.mu.Unlock()
+		if done != nil {
+			close(done)
+		}
+	}
+}
+
+// refuse remembers that a host refused a secret.
+func (l *Logins) refuse(s secret) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hold(s)
+}
+
+func (l *Logins) hold(s secret) {
+	if l.accepted == s {
+		l.accepted = secret{}
+	}
+	now := time.Now()
+	for old, until := range l.refused {
+		if now.After(until) {
+			delete(l.refused, old)
+		}
+	}
+	if l.refused == nil {
+		l.refused = map[secret]time.Time{}
+	}
+	l.refused[s] = now.Add(holdOff)
+}
+
+// Forget makes a refused password one that may be tried again: somebody asked for it.
+func (l *Logins) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = nil
+}
+
+// challenge is the token of an answer's Negotiate header, false if it has none.
+func challenge(res *response) ([]byte, bool) {
+	for _, h := range res.authenticate {
+		scheme, value, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "Negotiate") {
+			continue
+		}
+		token, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value))
+		if err == nil && len(token) > 0 {
+			return token, true
+		}
+	}
+	return nil, false
+}
+
+// negotiate posts a token and no message.
+func (c *conn) negotiate(ctx context.Context, token []byte) (*response, error) {
+	header := http.Header{}
+	header.Set("Content-Type", soapType)
+	header.Set("Authorization", "Negotiate "+base64.StdEncoding.EncodeToString(token))
+	return c.roundTrip(ctx, header, nil)
+}
