@@ -19,9 +19,12 @@ mount --bind "$own/lib" "$root/var/lib/libvirt"
 mount --bind "$own/cache" "$root/var/cache/libvirt"
 mount --bind "$own/log" "$root/var/log/libvirt"
 mount --bind "$dir/shared" "$root/lab"
-# What the host sees of its own load is what its own processes use, not this machine's.
-for f in stat meminfo; do
-	[ ! -e "$own/$f" ] || mount --bind "$own/$f" "$root/proc/$f"
+# The host sees one core, and of its load what its own processes use.
+mount --bind "$own/stat" "$root/proc/stat"
+cpus=$root/sys/devices/system/cpu
+mount --bind "$own/cpus" "$cpus/online"
+for f in "$cpus"/cpu[1-9]*/online; do
+	[ ! -e "$f" ] || mount --bind "$own/off" "$f"
 done
 
 until [ -e /sys/class/net/up0 ] || ip link show up0 >/dev/null 2>&1; do sleep 0.01; done
