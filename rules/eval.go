@@ -30,7 +30,9 @@ type Input struct {
 	Snapshot *inventory.Snapshot
 	// Answers are what history said to Set.Queries at Now. A query without an answer makes its rules undecided.
 	Answers map[Query]Answer
-	Now     time.Time
+	// Alerts are those of other systems that fire at Now, each of an object.
+	Alerts []Alert
+	Now    time.Time
 }
 
 // Finding is what a rule says of one object at one time.
@@ -76,6 +78,9 @@ func (r *Rule) Eval(in Input) ([]Finding, Stats) {
 		}
 		e.answers = append(e.answers, answer)
 	}
+	if r.alert != nil {
+		e.firing = r.firing(in.Alerts)
+	}
 	for _, src := range in.Snapshot.Sources() {
 		if !src.Synced || !r.Pack.appliesTo(src.Platform) {
 			continue
@@ -113,7 +118,8 @@ type evaluator struct {
 	snapshot *inventory.Snapshot
 	now      time.Time
 	answers  []Answer // by the slots of the rule's bound fields
-	broken   error    // why there is no answer to one of its queries
+	firing   map[inventory.ID]*Alert
+	broken   error // why there is no answer to one of its queries
 	horizon  horizon
 	machine  vm.VM
 	env      map[string]any
@@ -168,7 +174,7 @@ func (e *evaluator) grow(n int) {
 
 // judge appends the finding of one object.
 func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
-	s.id, s.pack, s.answers = id, e.rule.Pack, e.answers
+	s.id, s.pack, s.answers, s.alert = id, e.rule.Pack, e.answers, e.firing[id]
 	f := Finding{Rule: e.rule, Object: id, Name: name}
 	if s.cluster != nil {
 		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
@@ -250,7 +256,10 @@ func (e *evaluator) load(s *subject, f *Finding) bool {
 
 // decide runs the conditions, and renders what a person would want to see unless all is calm.
 func (e *evaluator) decide(s *subject, f *Finding) {
-	when, err := e.run(e.rule.when)
+	when, err := s.alert != nil, error(nil)
+	if e.rule.alert == nil {
+		when, err = e.run(e.rule.when)
+	}
 	if err != nil {
 		e.failed(f, "when", err)
 		return

@@ -19,6 +19,7 @@ type subject struct {
 	vmSamples      inventory.Samples
 	id             inventory.ID // of the object that the rule is on
 	pack           *Pack
+	alert          *Alert
 	answers        []Answer // to the rule's queries, by the slots of its bound fields
 }
 
@@ -44,6 +45,7 @@ type field struct {
 	set    func(*subject, any) // of a fact; for pack tests
 	query  string              // PromQL, of a name that the rule binds
 	slot   int                 // of its answer
+	told   string              // what the alert says, of a rule that waits for one
 	config bool                // a key of the pack's config that overrides set
 }
 
@@ -181,6 +183,12 @@ func horizonOf(src inventory.Source, now time.Time) horizon {
 
 // read is the field's value and true, or when it was last seen (zero: never, or not known) and false.
 func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool) {
+	if f.told != "" {
+		if s.alert == nil {
+			return nil, time.Time{}, false
+		}
+		return s.alert.say(f.told), time.Time{}, true
+	}
 	if f.config {
 		return s.pack.setting(f.name, s), time.Time{}, true
 	}

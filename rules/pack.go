@@ -65,11 +65,13 @@ type Rule struct {
 	when, clear           program
 	cpuBelow, memoryBelow program // of the remedy
 	summary               template
-	inputs                []*field        // what when and clear read
-	with                  []*field        // names that are bound to PromQL
-	settings              map[string]bool // keys of the config that its expressions read
-	line, column          int             // of the rule
-	reach                 time.Duration   // how far back they read
+	inputs                []*field          // what when and clear read
+	alert                 map[string]string // labels of the alert that it waits for, instead of when; nil: none
+	told                  []*field          // what that alert says
+	with                  []*field          // names that are bound to PromQL
+	settings              map[string]bool   // keys of the config that its expressions read
+	line, column          int               // of the rule
+	reach                 time.Duration     // how far back they read
 }
 
 // MarshalText is pack/rule: in JSON a rule is its name.
@@ -259,14 +261,15 @@ func asScalar(v any) (any, bool) {
 
 func (p *packParser) readRule(n *yaml.Node) *Rule {
 	r := &Rule{Pack: p.pack, settings: map[string]bool{}, line: n.Line, column: n.Column}
-	var when, clear, summary, remedy, with *yaml.Node
+	var when, clear, summary, remedy, with, alert *yaml.Node
 	p.mapping(n, "a rule",
 		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
 		key{"on", true, func(n *yaml.Node) {
 			r.On, _ = inventory.ParseKind(p.oneOf(n, "on", kindsOfRules()...))
 		}},
 		key{"with", false, func(n *yaml.Node) { with = n }},
-		key{"when", true, func(n *yaml.Node) { when = n }},
+		key{"when", false, func(n *yaml.Node) { when = n }},
+		key{"on_alert", false, func(n *yaml.Node) { alert = n }},
 		key{"for", false, func(n *yaml.Node) { r.For = p.duration(n, "for", maxFor) }},
 		key{"clear", false, func(n *yaml.Node) { clear = n }},
 		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
@@ -284,10 +287,20 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 	if remedy != nil {
 		p.checkRemedy(r, remedy)
 	}
+	switch {
+	case alert == nil && when == nil:
+		p.failNode(n, "", "a rule needs when, or on_alert")
+	case alert != nil && (when != nil || clear != nil || with != nil):
+		p.failNode(alert, "remove the one or the other", "on_alert is beside when, clear or with")
+	}
+	if alert != nil {
+		p.readAlert(r, alert)
+		r.when.words = r.waitsFor()
+	}
 	if with != nil {
 		p.readWith(r, with)
 	}
-	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: r.with, varying: p.pack.varying, settings: r.settings}
+	sc := scope{on: r.On, config: p.pack.Config, vocabulary: p.vocabulary, with: slices.Concat(r.with, r.told), varying: p.pack.varying, settings: r.settings}
 	if when != nil {
 		r.When, r.when = p.condition(when, "when", sc)
 		r.inputs = slices.Clone(r.when.reads)

@@ -30,14 +30,18 @@ func Schema() map[string]any {
 		"cpu_below":    share,
 		"memory_below": share,
 	})
-	rule := object([]string{"name", "on", "when", "severity", "summary", "remedy"}, m{
+	rule := object([]string{"name", "on", "severity", "summary", "remedy"}, m{
 		"name": form(ruleName.String(), "CamelCase"),
 		"on":   kind,
 		"with": m{
 			"type": "object", "description": "names bound to PromQL, one sample an object",
 			"propertyNames": m{"pattern": configName.String()}, "additionalProperties": str("PromQL"), "maxProperties": maxWith,
 		},
-		"when":     expression("where it holds for as long as for says, there is a tip"),
+		"when": expression("where it holds for as long as for says, there is a tip"),
+		"on_alert": m{
+			"type": "object", "description": "labels of an alert that is the condition, instead of when", "required": []string{"alertname"},
+			"additionalProperties": str("the label's value"), "maxProperties": maxMatchers,
+		},
 		"for":      duration,
 		"clear":    expression("where it holds, the tip is over; default: when no longer does"),
 		"severity": one("how bad it is", string(Critical), string(Warning), string(Info)),
