@@ -328,11 +328,17 @@ func serviceFamilies() []family[inventory.Service] {
 // measured are the families of a kind's samples: those that are still true, and only them.
 func measured[T any](k inventory.Kind) []family[T] {
 	var out []family[T]
-	for _, m := range inventory.MetricsOf(k) {
+	for i, m := range inventory.MetricsOf(k) {
 		d := m.Desc()
 		out = append(out, family[T]{
 			Family: Family{d.Name, d.Type, d.Help}, shows: samples,
-			value: func(r *row[T]) (float64, bool) { return r.samples.Value(m) },
+			value: func(r *row[T]) (float64, bool) {
+				if i >= len(r.samples) { // which are in this order
+					return 0, false
+				}
+				s := &r.samples[i]
+				return s.Value, s.OK()
+			},
 		})
 	}
 	return out

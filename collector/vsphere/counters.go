@@ -180,9 +180,9 @@ func (t *totals) ofHost(h *host) *total {
 // counted in, and one more because a new one may come while the call is made.
 func (t *totals) asks(tree *tree, now time.Time) []ask {
 	out := make([]ask, 0, len(tree.vms))
-	for ref, v := range tree.vms {
+	for _, v := range tree.inOrder() {
 		if tree.runs(v) && !v.Template {
-			out = append(out, ask{ref, t.of(v).missed(now)})
+			out = append(out, ask{v.ID.Ref, t.of(v).missed(now)})
 		}
 	}
 	return out

@@ -36,6 +36,7 @@ func testPerf(vms map[string]vmSpec) *perf {
 			v.Power = inventory.PowerOff
 		}
 		t.vms[ref] = v
+		t.entered = append(t.entered, v)
 	}
 	src := &Source{opts: Options{Name: "a", Clock: clock.New(1), Interval: 20 * time.Second}, totals: newTotals()}
 	p := newPerf(&follower{Source: src, tree: t})

@@ -25,6 +25,7 @@ type tree struct {
 	clusters map[string]*inventory.Cluster
 	hosts    map[string]*host
 	vms      map[string]*vm
+	entered  []*vm // in the order they did, some of which have left since
 	stores   map[string]*store
 	slow     *slow
 }
@@ -36,9 +37,10 @@ type host struct {
 
 type vm struct {
 	inventory.VM
-	guestRuns, guestConfigured string                       // what the tools report, what the VM was made for
-	moved                      time.Time                    // when it was seen to change its host, zero if never
-	total                      *total                       // its totals, nil before they were looked up
+	guestRuns, guestConfigured string    // what the tools report, what the VM was made for
+	moved                      time.Time // when it was seen to change its host, zero if never
+	total                      *total    // its totals, nil before they were looked up
+	left                       bool
 	written                    []types.BaseCustomFieldValue // its custom attributes
 }
 
@@ -103,10 +105,19 @@ func (t *tree) drop(id inventory.ID) {
 	case inventory.KindHost:
 		delete(t.hosts, id.Ref)
 	case inventory.KindVM:
-		delete(t.vms, id.Ref)
+		if v := t.vms[id.Ref]; v != nil {
+			v.left = true
+			delete(t.vms, id.Ref)
+		}
 	case inventory.KindDatastore:
 		delete(t.stores, id.Ref)
 	}
+}
+
+// inOrder are the VMs in the order they entered. It is that of the inventory's memory: who goes through them all goes so.
+func (t *tree) inOrder() []*vm {
+	t.entered = slices.DeleteFunc(t.entered, func(v *vm) bool { return v.left })
+	return t.entered
 }
 
 // add makes an object known, if it is not.
@@ -118,7 +129,9 @@ func (t *tree) add(id inventory.ID) {
 	case id.Kind == inventory.KindHost:
 		t.hosts[id.Ref] = &host{Host: inventory.Host{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
 	case id.Kind == inventory.KindVM:
-		t.vms[id.Ref] = &vm{VM: inventory.VM{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
+		v := &vm{VM: inventory.VM{ID: id, Power: inventory.PowerUnknown, Connection: inventory.Disconnected}}
+		t.vms[id.Ref] = v
+		t.entered = append(t.entered, v)
 	case id.Kind == inventory.KindDatastore:
 		t.stores[id.Ref] = &store{Datastore: inventory.Datastore{ID: id}}
 	}
