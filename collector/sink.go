@@ -2,6 +2,7 @@ package collector
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
@@ -35,3 +36,25 @@ func (s *fleetSink) Apply(d inventory.Delta) {
 }
 
 func (s *fleetSink) Down(source string, err error) { s.fleet.Down(source, err) }
+
+// Only is a Sink that takes of the samples just those of some metrics, and all else.
+func Only(sink Sink, metrics inventory.MetricSet) Sink {
+	if metrics.IsAll() {
+		return sink
+	}
+	return &onlySink{sink, metrics}
+}
+
+type onlySink struct {
+	Sink
+	metrics inventory.MetricSet
+}
+
+func (s *onlySink) Apply(d inventory.Delta) {
+	for i := range d.Samples {
+		set := &d.Samples[i]
+		set.Values = slices.DeleteFunc(set.Values, func(v inventory.Value) bool { return !s.metrics.Has(v.Metric) })
+	}
+	d.Samples = slices.DeleteFunc(d.Samples, func(set inventory.SampleSet) bool { return len(set.Values) == 0 })
+	s.Sink.Apply(d)
+}

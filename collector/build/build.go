@@ -31,6 +31,7 @@ type Built struct {
 	Info   inventory.Source // for inventory.NewFleet
 	Source collector.Source
 
+	collect   inventory.MetricSet
 	supervise collector.Options
 }
 
@@ -45,7 +46,10 @@ func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 			return nil, err
 		}
 		out = append(out, Built{
-			Info:      inventory.Source{Name: src.Name, Platform: src.Type, Interval: max(src.Interval, slowest(src.Type))},
+			Info: inventory.Source{
+				Name: src.Name, Platform: src.Type, Interval: max(src.Interval, slowest(src.Type)), MaxSeries: src.MaxSeries,
+			},
+			collect:   inventory.OfGroups(src.Collect),
 			Source:    watch,
 			supervise: collector.Options{Clock: opts.Clock, Log: opts.Log, Metrics: metrics},
 		})
@@ -81,6 +85,7 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 			Session:    session,
 			Interval:   src.Interval,
 			PerfBatch:  src.PerfBatch,
+			Collect:    inventory.OfGroups(src.Collect),
 			Attributes: src.CustomAttributes,
 			Categories: src.TagCategories,
 			Clock:      opts.Clock,
@@ -106,9 +111,10 @@ func Session(src config.Source, as config.Credential) platform.Options {
 	return o
 }
 
-// Run keeps the source running until ctx is done.
+// Run keeps the source running until ctx is done. What it is not to collect does not reach the sink, whether or not the source
+// knows to leave it.
 func (b Built) Run(ctx context.Context, sink collector.Sink) {
-	collector.Supervise(ctx, b.Info.Name, b.Source, sink, b.supervise)
+	collector.Supervise(ctx, b.Info.Name, b.Source, collector.Only(sink, b.collect), b.supervise)
 }
 
 // Check logs in at one source, looks at what its user can see and what its users may do, and logs out.

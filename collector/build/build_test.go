@@ -74,3 +74,37 @@ func TestSessionIsOfOneCredential(t *testing.T) {
 		t.Errorf("without the variable: %v", err)
 	}
 }
+
+// TestGroupsOfMetrics: the configuration takes every group that metrics are of, and no other.
+func TestGroupsOfMetrics(t *testing.T) {
+	parse := func(groups string) (*config.Config, error) {
+		return config.Parse([]byte(`sources:
+  - {name: lab, type: vsphere, url: "https://vc.invalid", username: u, password_file: build_test.go, max_series: 7`+groups+`}
+`), "protip.yml")
+	}
+	all := inventory.Groups()
+	if _, err := parse(", collect: [" + strings.Join(all, ", ") + "]"); err != nil {
+		t.Error(err)
+	}
+	if _, err := parse(", collect: [cpus]"); err == nil || !strings.Contains(err.Error(), "did you mean cpu?") {
+		t.Errorf("an unknown group: %v", err)
+	}
+	for text, want := range map[string][2]bool{"": {true, true}, ", collect: []": {false, false}, ", collect: [disk]": {false, true}} {
+		cfg, err := parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		built, err := Sources(cfg, Options{Clock: clock.New(1), Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := built[0].collect
+		if got := [2]bool{has.Has(inventory.VMCPUUsage), has.Has(inventory.HostDiskLatency)}; got != want || built[0].Info.MaxSeries != 7 {
+			t.Errorf("%q has CPU and disks: %v, want %v", text, got, want)
+		}
+		again, err := config.Parse([]byte(cfg.String()), "protip.yml")
+		if err != nil || (again.Sources[0].Collect == nil) != (cfg.Sources[0].Collect == nil) {
+			t.Errorf("%q is printed as\n%s", text, cfg)
+		}
+	}
+}

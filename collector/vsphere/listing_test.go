@@ -2,7 +2,9 @@ package vsphere
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	promconfig "github.com/prometheus/common/config"
@@ -15,7 +17,7 @@ import (
 )
 
 // listed is a follower that has listed a small simulated vCenter; emitted holds what it emitted since.
-func listed(t *testing.T) (f *follower, vc *sim.VCenter, emitted *[]inventory.Delta) {
+func listed(t *testing.T, groups ...string) (f *follower, vc *sim.VCenter, emitted *[]inventory.Delta) {
 	t.Helper()
 	vc, err := sim.StartVCenter(sim.Config{Clusters: sim.Uniform(2, 4)})
 	if err != nil {
@@ -23,7 +25,7 @@ func listed(t *testing.T) (f *follower, vc *sim.VCenter, emitted *[]inventory.De
 	}
 	t.Cleanup(vc.Close)
 	password, _ := vc.Login().User.Password()
-	src, err := New(Options{Name: "vc", Clock: clock.New(1), Observer: &callCounter{}, Session: platform.Options{
+	src, err := New(Options{Name: "vc", Clock: clock.New(1), Observer: &callCounter{}, Collect: inventory.OfGroups(groups), Session: platform.Options{
 		URL: vc.URL().String(), Username: vc.Login().User.Username(), Password: func() (string, error) { return password, nil },
 		TLS: promconfig.TLSConfig{CA: string(vc.CAPEM())},
 	}})
@@ -174,6 +176,70 @@ func TestQueryPerfAsksForLess(t *testing.T) {
 			}
 			if slices.ContainsFunc(answers, func(s series) bool { return len(s.times) == 0 }) {
 				t.Error("an answer without samples")
+			}
+		})
+	}
+}
+
+// TestCollectsWhatIsWanted: what is not of the groups is neither asked for nor emitted, and what is wanted comes whole.
+func TestCollectsWhatIsWanted(t *testing.T) {
+	for _, tt := range []struct {
+		groups             []string
+		vm, host, leaves   int // counters, and leaves of quick stats of a VM
+		queries, retrieves int
+	}{
+		{[]string{"disk"}, 5, 5, 0, 2, 0},
+		{[]string{"cpu"}, 6, 0, 1, 1, 1},
+		{[]string{"uptime"}, 0, 0, 1, 0, 1},
+		{[]string{"network", "memory"}, 15, 10, 1, 2, 1},
+	} {
+		t.Run(strings.Join(tt.groups, " "), func(t *testing.T) {
+			f, vc, emitted := listed(t, tt.groups...)
+			*emitted = nil
+			view, err := createView(t.Context(), f.conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			queries, retrieves := vc.Calls("QueryPerf"), vc.Calls("RetrievePropertiesEx")
+			specs := f.usageSpecs()
+			if tt.leaves == 0 {
+				if err := f.sampleUsage(t.Context(), view); err != nil { // which goes on, were there anything to ask
+					t.Fatal(err)
+				}
+			} else if err := f.usageCycle(t.Context(), view); err != nil {
+				t.Fatal(err)
+			} else if n := len(specs[len(specs)-1].PathSet); n != tt.leaves {
+				t.Errorf("%d leaves, want %d", n, tt.leaves)
+			}
+			retrieves = vc.Calls("RetrievePropertiesEx") - retrieves
+			p := newPerf(f)
+			if tt.vm+tt.host == 0 {
+				if err := f.samplePerf(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := errors.Join(p.resolve(t.Context()), p.cycle(t.Context(), 0)); err != nil {
+				t.Fatal(err)
+			}
+			if len(p.vms.ids) != tt.vm || len(p.hosts.ids) != tt.host {
+				t.Errorf("%d counters of VMs and %d of hosts", len(p.vms.ids), len(p.hosts.ids))
+			}
+			if n := vc.Calls("QueryPerf") - queries; n != tt.queries || retrieves != tt.retrieves {
+				t.Errorf("%d queries and %d retrieves, want %d and %d", n, retrieves, tt.queries, tt.retrieves)
+			}
+			got := map[inventory.Metric]bool{}
+			for _, d := range *emitted {
+				for _, set := range d.Samples {
+					for _, v := range set.Values {
+						got[v.Metric] = true
+					}
+				}
+			}
+			for _, kind := range []inventory.Kind{inventory.KindVM, inventory.KindHost} {
+				for _, m := range inventory.MetricsOf(kind) {
+					if want := slices.Contains(tt.groups, m.Desc().Group()); got[m] != want {
+						t.Errorf("%v: %v, want %v", m, got[m], want)
+					}
+				}
 			}
 		})
 	}

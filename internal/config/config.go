@@ -70,6 +70,10 @@ type Source struct {
 	TLS        promconfig.TLSConfig `yaml:"tls_config,omitempty"`
 	Interval   time.Duration        `yaml:"interval"`             // between samples; default 20s
 	PerfBatch  int                  `yaml:"perf_batch,omitempty"` // VMs whose counters are asked for in one call; default 50, at most 256
+	// Collect names the groups of metrics that are sampled; facts always are. MaxSeries bounds what is exposed of the source; 0 is no
+	// limit.
+	Collect   Collect `yaml:"collect,omitempty"`
+	MaxSeries int     `yaml:"max_series,omitempty"`
 	// CustomAttributes are the VMs' custom attributes that are read, by name, and the labels they become. None: none is.
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
@@ -118,6 +122,12 @@ func (c *Credential) resolve(dir string) {
 		c.Extension.KeyFile = promconfig.JoinDir(dir, c.Extension.KeyFile)
 	}
 }
+
+// Collect are groups of metrics: cpu, memory, disk, network, uptime, datastore, service. Nil is all of them, and empty is none.
+type Collect []string
+
+// IsZero keeps an empty list in the configuration that is printed: without it, it would read as all.
+func (c Collect) IsZero() bool { return c == nil }
 
 // Packs says which rules run.
 type Packs struct {

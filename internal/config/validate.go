@@ -21,6 +21,7 @@ var (
 var (
 	sourceTypes = []string{VSphere, Guest}
 	modes       = []string{ModeOff, ModeManual}
+	groups      = []string{"cpu", "datastore", "disk", "memory", "network", "service", "uptime"}
 )
 
 // validator refuses values that can be read but not meant.
@@ -81,6 +82,7 @@ func (v *validator) sources() {
 		v.oneOf(at("type"), src.Type, sourceTypes)
 		v.ofType(i, src.Type)
 		v.atLeast(at("interval"), src.Interval)
+		v.collect(i)
 		switch src.Type {
 		case VSphere:
 			v.vsphere(i, at)
@@ -88,6 +90,17 @@ func (v *validator) sources() {
 			v.guest(i, at)
 		}
 		v.tls(at("tls_config"), i)
+	}
+}
+
+// collect holds the groups of metrics to what there is.
+func (v *validator) collect(i int) {
+	for j, group := range v.cfg.Sources[i].Collect {
+		v.oneOf(fmt.Sprintf("%s[%d]", key("sources", i, "collect"), j), group, groups)
+	}
+	at, n := key("sources", i, "max_series"), v.cfg.Sources[i].MaxSeries
+	if _, written := v.cfg.at[at]; written && n < 1 && !v.reported(at) {
+		v.bad(at, fmt.Sprintf("%s is %d", at, n), "write 1 or more, or leave it out for no limit")
 	}
 }
 

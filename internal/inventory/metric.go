@@ -232,10 +232,10 @@ func Groups() []string {
 // MetricSet is which metrics are collected. The zero MetricSet is all of them.
 type MetricSet struct{ without [metricCount]bool }
 
-// OfGroups are the metrics of some groups; of none named, all.
+// OfGroups are the metrics of some groups. Nil is all groups, and empty is none.
 func OfGroups(groups []string) (s MetricSet) {
 	for m := range s.without {
-		s.without[m] = len(groups) > 0 && !slices.Contains(groups, Metric(m).Desc().Group())
+		s.without[m] = groups != nil && !slices.Contains(groups, Metric(m).Desc().Group())
 	}
 	return s
 }

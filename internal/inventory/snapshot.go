@@ -16,6 +16,7 @@ type Source struct {
 	Up          bool          `json:"up"`
 	Error       string        `json:"error,omitempty"`
 	LastSuccess time.Time     `json:"last_success,omitzero"`
+	MaxSeries   int           `json:"-"` // that may be exposed of it; 0 is no limit
 }
 
 // Snapshot is the fleet at one moment. It never changes; all of its methods may be called from any goroutine, and what
