@@ -41,6 +41,7 @@ const (
 	VMNetworkTransmitPackets
 	VMNetworkReceiveDropped
 	VMNetworkTransmitDropped
+	VMMemoryGuestUsage
 
 	HostCPUUsage
 	HostCPUUsageRatio
@@ -141,6 +142,7 @@ var catalogue = [...]Desc{
 	VMNetworkTransmitPackets: {"virt_vm_network_transmit_packets_total", KindVM, Counter, "packets", "Packets sent by the VM."},
 	VMNetworkReceiveDropped:  {"virt_vm_network_receive_dropped_packets_total", KindVM, Counter, "packets", "Packets to the VM that were dropped."},
 	VMNetworkTransmitDropped: {"virt_vm_network_transmit_dropped_packets_total", KindVM, Counter, "packets", "Packets from the VM that were dropped."},
+	VMMemoryGuestUsage:       {"virt_vm_memory_guest_usage_bytes", KindVM, Gauge, "bytes", "Memory that the guest itself uses and could not give to others without swapping."},
 
 	HostCPUUsage:               {"virt_host_cpu_usage_hertz", KindHost, Gauge, "hertz", "CPU used on the host."},
 	HostCPUUsageRatio:          {"virt_host_cpu_usage_ratio", KindHost, Gauge, "ratio", "CPU used on the host, over its capacity."},

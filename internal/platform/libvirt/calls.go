@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Procedures of the remote program, as libvirt's remote_protocol.x numbers them for ever.
@@ -14,6 +15,7 @@ const (
 	procNodeGetInfo       = 6
 	procCapabilities      = 7
 	procXMLDesc           = 14
+	procGetInfo           = 16
 	procHostname          = 59
 	procAuthList          = 66
 	procAuthPolkit        = 70
@@ -25,6 +27,7 @@ const (
 	procEventRegister     = 316
 	procEventLifecycle    = 318
 	procAllDomainStats    = 344
+	procEventAgent        = 348
 	procInterfaceAdresses = 353
 	procGuestInfo         = 418
 )
@@ -180,28 +183,40 @@ func (c *Conn) NodeMemoryStats(ctx context.Context) (map[string]uint64, error) {
 	})
 }
 
-// nodeStats asks how many there are and for these.
+// nodeStats asks how many there are, once, and for these.
 func (c *Conn) nodeStats(ctx context.Context, method string, proc uint32, args func([]byte, uint32) []byte) (map[string]uint64, error) {
 	const most = 16
-	d, err := c.ask(ctx, method, proc, appendUint32(args(nil, 0), 0))
+	c.mu.Lock()
+	n := c.counts[proc]
+	c.mu.Unlock()
+	if n == 0 {
+		d, err := c.ask(ctx, method, proc, appendUint32(args(nil, 0), 0))
+		if err != nil {
+			return nil, err
+		}
+		d.count(minStat)
+		n = min(d.uint32(), most)
+		if err := c.end(method, d); err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		c.counts[proc] = n
+		c.mu.Unlock()
+	}
+	d, err := c.ask(ctx, method, proc, appendUint32(args(nil, n), 0))
 	if err != nil {
 		return nil, err
 	}
-	d.count(12)
-	n := d.uint32()
-	if err := c.end(method, d); err != nil {
-		return nil, err
-	}
-	if d, err = c.ask(ctx, method, proc, appendUint32(args(nil, min(n, most)), 0)); err != nil {
-		return nil, err
-	}
 	out := map[string]uint64{}
-	for n := d.count(12); n > 0; n-- {
+	for n := d.count(minStat); n > 0; n-- {
 		field := d.string()
 		out[field] = d.uint64()
 	}
 	return out, c.end(method, d)
 }
+
+// minStat is what a statistic of a host takes at least: a name's length and a number.
+const minStat = 12
 
 // ListAllDomains lists the domains that run and those that are only defined.
 func (c *Conn) ListAllDomains(ctx context.Context) ([]Domain, error) {
@@ -226,16 +241,12 @@ type Stats interface {
 	Param(name []byte, v Value) // name is lent for the call
 }
 
-// AllDomainStats asks for every statistic of every domain in one call. wait says whether domains that do something else just now
-// are waited for; else the daemon leaves out what it would have to wait for.
-func (c *Conn) AllDomainStats(ctx context.Context, wait bool, to Stats) error {
+// AllDomainStats asks for every statistic of every domain in one call. What a domain that does something else just now would have to be
+// waited for is left out.
+func (c *Conn) AllDomainStats(ctx context.Context, to Stats) error {
 	const noDomains, allStats, noWait = 0, 0, 1 << 29
-	args := appendUint32(appendUint32(nil, noDomains), allStats)
-	flags := uint32(noWait)
-	if wait {
-		flags = 0
-	}
-	d, err := c.ask(ctx, "ConnectGetAllDomainStats", procAllDomainStats, appendUint32(args, flags))
+	args := appendUint32(appendUint32(appendUint32(nil, noDomains), allStats), noWait)
+	d, err := c.ask(ctx, "ConnectGetAllDomainStats", procAllDomainStats, args)
 	if err != nil {
 		return err
 	}
@@ -257,6 +268,27 @@ func (c *Conn) DomainState(ctx context.Context, dom Domain) (state DomainState, 
 	}
 	state, reason = DomainState(d.int32()), d.int32()
 	return state, reason, c.end("DomainGetState", d)
+}
+
+// DomainInfo is the little that every driver knows of a domain.
+type DomainInfo struct {
+	State        DomainState
+	MaxMemoryKiB uint64
+	MemoryKiB    uint64
+	VCPUs        int
+	CPUTime      time.Duration // of all vCPUs, since it was started
+}
+
+// DomainInfo asks for the little that every driver knows of a domain.
+func (c *Conn) DomainInfo(ctx context.Context, dom Domain) (DomainInfo, error) {
+	d, err := c.ask(ctx, "DomainGetInfo", procGetInfo, appendDomain(nil, dom))
+	if err != nil {
+		return DomainInfo{}, err
+	}
+	info := DomainInfo{
+		State: DomainState(d.int32()), MaxMemoryKiB: d.uint64(), MemoryKiB: d.uint64(), VCPUs: int(d.int32()), CPUTime: time.Duration(d.uint64()),
+	}
+	return info, c.end("DomainGetInfo", d)
 }
 
 // DomainXML is a domain's description: of what runs, if it runs. It holds no secrets, for they are not asked for.

@@ -56,6 +56,7 @@ type Conn struct {
 	err     error // why it ended
 	serial  uint32
 	pending map[uint32]chan frame
+	counts  map[uint32]uint32 // by procedure: how many statistics of itself the host has
 }
 
 // Dial connects, logs in and opens the hypervisor's driver.
@@ -74,6 +75,7 @@ func Dial(ctx context.Context, opts Options) (*Conn, error) {
 	c := &Conn{
 		name: where.name, conn: nc, timeout: opts.Timeout, observe: opts.Observe,
 		events: make(chan Event, maxEvents), done: make(chan struct{}), pending: map[uint32]chan frame{},
+		counts: map[uint32]uint32{},
 	}
 	go c.listen()
 	if err := c.open(ctx, where.driver); err != nil {
