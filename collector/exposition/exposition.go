@@ -37,7 +37,7 @@ var _ http.Handler = (*Exposition)(nil)
 // New serves the registry's metrics and then the fleet's. snapshot is called once for each scrape, by one scrape at a time;
 // it should expire old samples first (inventory.Fleet.Expire).
 func New(snapshot func() *inventory.Snapshot, registry prometheus.Gatherer, log *slog.Logger) *Exposition {
-	return &Exposition{snapshot: snapshot, registry: registry, log: log, fleet: newFleet()}
+	return &Exposition{snapshot: snapshot, registry: registry, log: log, fleet: newFleet(log)}
 }
 
 // ServeHTTP answers a scrape in the format and encoding it accepts.

@@ -55,7 +55,7 @@ func serviceID(source, ref string) inventory.ID {
 func twoSources(t testing.TB) *inventory.Fleet {
 	t.Helper()
 	f := inventory.NewFleet(
-		inventory.Source{Name: "lab", Platform: "vsphere", Interval: 20 * time.Second},
+		inventory.Source{Name: "lab", Platform: "vsphere", Interval: 20 * time.Second, MaxSeries: 1000},
 		inventory.Source{Name: "dead", Platform: "vsphere", Interval: 20 * time.Second},
 	)
 	apply(t, f, inventory.Delta{

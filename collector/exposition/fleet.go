@@ -2,12 +2,14 @@ package exposition
 
 import (
 	"bytes"
+	"log/slog"
 
 	"github.com/protip/protip/internal/inventory"
 )
 
 // fleet is the rendered form of the last snapshot.
 type fleet struct {
+	log        *slog.Logger
 	sources    []Family
 	clusters   []family[inventory.Cluster]
 	hosts      []family[inventory.Host]
@@ -33,10 +35,13 @@ type source struct {
 	onHost     map[inventory.ID]int // VMs by host, without templates
 	names      *hostNames
 	tally      tally
+	budget     budget
+	held       bool // the budget was looked at before
 }
 
-func newFleet() *fleet {
+func newFleet(log *slog.Logger) *fleet {
 	f := &fleet{
+		log:     log,
 		sources: sourceFamilies(), clusters: clusterFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
 		datastores: datastoreFamilies(), services: serviceFamilies(),
 		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
@@ -65,6 +70,7 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 			f.known[state.Name] = src
 		}
 		src.update(snap, state.Name, f)
+		src.hold(state.Name, state.MaxSeries, f.log)
 		f.order = append(f.order, src)
 	}
 	for _, family := range f.sources {
@@ -149,7 +155,7 @@ func (f *fleet) blocks(openMetrics bool) []*block {
 	add := func(name string, lines ...*block) {
 		first := len(out)
 		for _, b := range lines {
-			if len(b.raw) == 0 {
+			if len(b.raw) == 0 || b.withheld {
 				continue
 			}
 			if len(out) == first {

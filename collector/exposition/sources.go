@@ -10,6 +10,9 @@ func sourceFamilies() []Family {
 		{"protip_source_last_success_timestamp_seconds", inventory.Gauge, "When the source last told anything, in Unix time."},
 		{"protip_source_objects", inventory.Gauge, "Objects known of the source."},
 		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs, accessible datastores and services of which a sample grew too old and is no longer shown."},
+		{"protip_source_series", inventory.Gauge, "Series of the fleet that are shown of the source."},
+		{"protip_source_series_withheld", inventory.Gauge, "Series that are not shown because the source has more than its budget."},
+		{"protip_source_series_limit", inventory.Gauge, "The source's budget of series, if it has one."},
 	}
 }
 
@@ -49,6 +52,14 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindVM.String(), float64(has.vms))
 				line(inventory.KindDatastore.String(), float64(has.datastores))
 				line(inventory.KindService.String(), float64(has.services))
+			}
+		case "protip_source_series":
+			line("", float64(tallies[src.Name].budget.shown))
+		case "protip_source_series_withheld":
+			line("", float64(tallies[src.Name].budget.withheld))
+		case "protip_source_series_limit":
+			if src.MaxSeries > 0 {
+				line("", float64(src.MaxSeries))
 			}
 		case "protip_source_stale_objects":
 			if src.Synced {

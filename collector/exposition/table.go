@@ -23,6 +23,9 @@ type block struct {
 	raw  []byte
 	ends []int // of each slot's lines in raw
 
+	lines    int  // in raw
+	withheld bool // not shown, for want of budget
+
 	zipped []byte // raw, deflated; nil until asked for
 	crc    uint32 // of raw, once zipped
 	shift  uint32 // what appending raw does to a CRC, once zipped
@@ -101,6 +104,7 @@ func (t *table[T]) render(i int, free *freelist) {
 	}
 	b, ends = old.appendSlots(b, ends, copied, len(old.ends))
 	t.blocks[i].raw, t.blocks[i].ends = b, ends
+	t.blocks[i].lines = t.blocks[i].count(fam.each != nil)
 	free.put(old.raw)
 }
 
