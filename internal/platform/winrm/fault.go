@@ -26,10 +26,18 @@ var (
 const (
 	codeResourceNotFound = 0x80338000
 	codeInvalidURI       = 0x80338002
-	codeEncodingLimit    = 0x80338035
-	codeTimedOut         = 0x80338029
 	codeCannotFilter     = 0x8033801A
+	codeEnvelopeTooLarge = 0x80338026
+	codeTimedOut         = 0x80338029
+	codeEncodingLimit    = 0x80338035
 	codeQuotaLimit       = 0x8033803F
+	codeEnvelopeExceeded = 0x80338048 // what the request allows
+	codeEnvelopeLimit    = 0x80338049 // what the host does
+	codeQuotaShells      = 0x803381A5 // up to codeQuotaSystem: shells, operations, user, system
+	codeQuotaSystem      = 0x803381A8
+	codeQuotaShellUsers  = 0x803381AB
+	codeQuotaPluginFirst = 0x803381E4
+	codeQuotaPluginLast  = 0x803381E9
 	codeAccessDenied     = 5
 )
 
@@ -96,18 +104,18 @@ func (f *Fault) meaning() error {
 	switch f.Code {
 	case codeTimedOut:
 		return ErrTimedOut
-	case codeEncodingLimit:
+	case codeEncodingLimit, codeEnvelopeTooLarge, codeEnvelopeExceeded, codeEnvelopeLimit:
 		return ErrTooLarge
 	case codeCannotFilter, codeInvalidURI:
 		return ErrInvalidQuery
 	case codeResourceNotFound:
 		return ErrNotFound
-	case codeQuotaLimit, 0x803381A5, 0x803381A6, 0x803381A7, 0x803381A8, 0x803381AB:
+	case codeQuotaLimit, codeQuotaShellUsers:
 		return ErrQuota
 	case codeAccessDenied, hresultAccessDenied:
 		return ErrAccessDenied
 	}
-	if f.Code >= 0x803381E4 && f.Code <= 0x803381E9 { // quotas per plugin and user
+	if between(f.Code, codeQuotaShells, codeQuotaSystem) || between(f.Code, codeQuotaPluginFirst, codeQuotaPluginLast) {
 		return ErrQuota
 	}
 	switch f.Subcode {
@@ -126,6 +134,8 @@ func (f *Fault) meaning() error {
 	}
 	return nil
 }
+
+func between(n, first, last uint32) bool { return first <= n && n <= last }
 
 // HRESULT is the code of the Windows error behind err, false if it has none.
 func HRESULT(err error) (uint32, bool) {
