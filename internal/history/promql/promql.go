@@ -51,7 +51,7 @@ var _ history.Querier = (*Engine)(nil)
 
 // New is an engine over a storage.
 func New(over storage.Queryable, limits Limits) *Engine {
-	e := &Engine{storage: over, limits: limits, turns: make(chan struct{}, limits.AtOnce)}
+	e := &Engine{storage: blamed{over}, limits: limits, turns: make(chan struct{}, limits.AtOnce)}
 	e.engine = prom.NewEngine(prom.EngineOpts{
 		Logger:                   slog.New(slog.DiscardHandler),
 		MaxSamples:               limits.Samples,
@@ -65,6 +65,17 @@ func New(over storage.Queryable, limits Limits) *Engine {
 	})
 	e.engine.SetQueryLimits(uint64(limits.Series), uint64(limits.Read), 0)
 	return e
+}
+
+// blamed is a storage whose errors can be told from those of a query.
+type blamed struct{ storage.Queryable }
+
+func (b blamed) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := b.Queryable.Querier(mint, maxt)
+	if err != nil {
+		return nil, prom.ErrStorage{Err: err}
+	}
+	return q, nil
 }
 
 // newParser reads PromQL and its experimental functions, double_exponential_smoothing among them.

@@ -43,7 +43,7 @@ func TestFullDisk(t *testing.T) {
 // fillDisk is TestFullDisk's process. It panics if anything is not as it should be.
 func fillDisk(where string) {
 	guard, dir, _ := strings.Cut(where, ":")
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=24m"); err != nil {
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=64m"); err != nil {
 		fmt.Println("no file system:", err)
 		return
 	}

@@ -81,6 +81,7 @@ type Store struct {
 
 	upkeep   sync.Mutex // guards what follows
 	closed   bool
+	failing  bool  // said so
 	rolledTo int64 // up to where this process has written roll-ups, or found nothing to roll up
 }
 

@@ -272,7 +272,7 @@ func TestOneWriter(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Query(t.Context(), "up", epoch); !errors.Is(err, ErrUnavailable) {
+	if _, err := s.Query(t.Context(), "up", epoch); !errors.Is(err, ErrUnavailable) || errors.Is(err, history.ErrQuery) {
 		t.Errorf("a closed store: %v", err)
 	}
 	open(t, options(dir))

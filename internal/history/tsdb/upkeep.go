@@ -28,9 +28,8 @@ func (s *Store) Maintain(ctx context.Context, now time.Time) {
 		s.mend(broken)
 		return
 	}
-	if err := s.maintain(ctx, now.UnixMilli()); err != nil && ctx.Err() == nil {
-		s.metrics.upkeepFailures.Inc()
-		s.log.Warn("history: upkeep failed and is tried again", "err", err)
+	if err := s.maintain(ctx, now.UnixMilli()); ctx.Err() == nil {
+		s.tell(err)
 	}
 	s.metrics.size.Set(float64(size(s.o.Dir)))
 }
@@ -47,8 +46,22 @@ func (s *Store) mend(broken error) {
 	case err == nil:
 		s.log.Info("history was opened again", "after", broken)
 	case !isFull(err):
+		s.tell(fmt.Errorf("open again: %w", err))
+	}
+}
+
+// tell counts a failure, and says it in the log once until it goes well again.
+func (s *Store) tell(err error) {
+	if err != nil {
 		s.metrics.upkeepFailures.Inc()
-		s.log.Warn("history cannot be opened and is tried again", "err", err)
+	}
+	if failing := err != nil; failing != s.failing {
+		s.failing = failing
+		if failing {
+			s.log.Warn("history: upkeep fails and is tried again", "err", err)
+		} else {
+			s.log.Info("history: upkeep goes well again")
+		}
 	}
 }
 
