@@ -84,6 +84,10 @@ type Source struct {
 	Targets         []Target      `yaml:"targets,omitempty"`
 	Probes          []Probe       `yaml:"probes,omitempty"`
 	Services        []Mapping     `yaml:"services,omitempty"` // which series of the targets are services
+	// What follows is of types hyperv and virtualserver.
+	Hosts      []string `yaml:"hosts,omitempty"`       // of a cluster any nodes, or all hosts that belong to none: names, host:port or URLs
+	Krb5Conf   string   `yaml:"krb5_conf,omitempty"`   // default /etc/krb5.conf
+	PlainBasic bool     `yaml:"plain_basic,omitempty"` // auth basic may send its password readable
 	// Acting is the second credential, used for migrations only. Without it nothing of this source is ever moved.
 	Acting *Credential `yaml:"acting,omitempty"`
 }
@@ -95,6 +99,11 @@ type Credential struct {
 	PasswordFile string     `yaml:"password_file,omitempty"` // this, or the variable
 	PasswordEnv  string     `yaml:"password_env,omitempty"`
 	Extension    *Extension `yaml:"extension,omitempty"` // instead of all of these
+	// What follows is of Windows hosts.
+	Auth       string `yaml:"auth,omitempty"`        // ntlm, kerberos, basic or certificate; default ntlm
+	Realm      string `yaml:"realm,omitempty"`       // of Kerberos; default: what stands after the @ of the user
+	KeytabFile string `yaml:"keytab_file,omitempty"` // of Kerberos, instead of a password
+	CacheFile  string `yaml:"ccache_file,omitempty"` // of Kerberos, instead of both: tickets that another program keeps fresh
 }
 
 // Extension is a vCenter extension that logs in with the certificate that was registered for it.
@@ -117,6 +126,8 @@ func (c *Credential) User() string {
 
 func (c *Credential) resolve(dir string) {
 	c.PasswordFile = promconfig.JoinDir(dir, c.PasswordFile)
+	c.KeytabFile = promconfig.JoinDir(dir, c.KeytabFile)
+	c.CacheFile = promconfig.JoinDir(dir, c.CacheFile)
 	if c.Extension != nil {
 		c.Extension.CertFile = promconfig.JoinDir(dir, c.Extension.CertFile)
 		c.Extension.KeyFile = promconfig.JoinDir(dir, c.Extension.KeyFile)
@@ -287,6 +298,7 @@ func (c *Config) resolve(dir string) {
 		src := &c.Sources[i]
 		src.resolve(dir)
 		src.TLS.SetDirectory(dir)
+		src.Krb5Conf = promconfig.JoinDir(dir, src.Krb5Conf)
 		src.BearerTokenFile = promconfig.JoinDir(dir, src.BearerTokenFile)
 		if src.Acting != nil {
 			src.Acting.resolve(dir)

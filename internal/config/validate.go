@@ -88,6 +88,8 @@ func (v *validator) sources() {
 			v.vsphere(i, at)
 		case Guest:
 			v.guest(i, at)
+		case HyperV, VirtualServer:
+			v.windows(i, at)
 		}
 		v.tls(at("tls_config"), i)
 	}
@@ -106,17 +108,29 @@ func (v *validator) collect(i int) {
 
 // keysOf are the keys of a source that only sources of some types have.
 var keysOf = map[string][]string{
-	"url":               {VSphere},
-	"perf_batch":        {VSphere},
-	"custom_attributes": {VSphere},
-	"tag_categories":    {VSphere},
-	"extension":         {VSphere},
-	"acting":            {VSphere},
-	"timeout":           {Guest},
-	"bearer_token_file": {Guest},
-	"targets":           {Guest},
-	"probes":            {Guest},
-	"services":          {Guest},
+	"url":                {VSphere},
+	"perf_batch":         {VSphere},
+	"custom_attributes":  {VSphere},
+	"tag_categories":     {VSphere},
+	"extension":          {VSphere},
+	"acting":             {VSphere, HyperV},
+	"timeout":            {Guest},
+	"bearer_token_file":  {Guest},
+	"targets":            {Guest},
+	"probes":             {Guest},
+	"services":           {Guest},
+	"hosts":              {HyperV, VirtualServer},
+	"auth":               {HyperV, VirtualServer},
+	"realm":              {HyperV, VirtualServer},
+	"keytab_file":        {HyperV, VirtualServer},
+	"ccache_file":        {HyperV, VirtualServer},
+	"krb5_conf":          {HyperV, VirtualServer},
+	"plain_basic":        {HyperV, VirtualServer},
+	"acting.auth":        {HyperV},
+	"acting.realm":       {HyperV},
+	"acting.keytab_file": {HyperV},
+	"acting.ccache_file": {HyperV},
+	"acting.extension":   {VSphere},
 }
 
 // ofType refuses keys that say nothing to a source of the type.
