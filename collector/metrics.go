@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) Observer(source string, log *slog.Logger) Observer {
 	m.reconnects.WithLabelValues(source)
 	m.errors.WithLabelValues(source, "watch")
-	return &observer{metrics: m, source: source, log: log.With("source", source), said: map[string]said{}}
+	return &observer{metrics: m, source: source, log: log.With("source", source), said: map[said]time.Time{}}
 }
 
 func (m *Metrics) reconnected(source string) {
@@ -67,13 +68,13 @@ type observer struct {
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	said map[string]said // by kind
+	said map[said]time.Time
 }
 
-type said struct {
-	text string
-	at   time.Time
-}
+type said struct{ kind, text string }
+
+// maxSaid bounds what an observer remembers. A source of many targets has as many faults at a time.
+const maxSaid = 4096
 
 var _ Observer = (*observer)(nil)
 
@@ -86,17 +87,27 @@ func (o *observer) Cycle(part string, seconds float64) {
 // Fault counts every fault, and warns of one when it is new or has lasted for another five minutes.
 func (o *observer) Fault(kind string, err error) {
 	o.metrics.failed(o.source, kind)
-	text, now := err.Error(), time.Now()
-	o.mu.Lock()
-	last := o.said[kind]
-	again := last.text == text && now.Sub(last.at) < repeat
-	if !again {
-		o.said[kind] = said{text, now}
-	}
-	o.mu.Unlock()
 	level := slog.LevelWarn
-	if again {
+	if o.again(said{kind, err.Error()}, time.Now()) {
 		level = slog.LevelDebug
 	}
 	o.log.Log(context.Background(), level, "source fault", "kind", kind, "err", err)
+}
+
+// again reports whether that was said in the last five minutes, and remembers that it is now. What is more than can be remembered
+// counts as said.
+func (o *observer) again(what said, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if at, ok := o.said[what]; ok && now.Sub(at) < repeat {
+		return true
+	}
+	if len(o.said) >= maxSaid {
+		maps.DeleteFunc(o.said, func(_ said, at time.Time) bool { return now.Sub(at) >= repeat })
+	}
+	if len(o.said) >= maxSaid {
+		return true
+	}
+	o.said[what] = now
+	return false
 }

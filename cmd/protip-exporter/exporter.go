@@ -44,7 +44,9 @@ func newExporter(cfg *config.Config, log *slog.Logger, metricsPath string) (*exp
 		versioncollector.NewCollector("protip_exporter"),
 	)
 	var err error
-	if e.sources, err = build.Sources(cfg, build.Options{Clock: e.clock, Log: log, Registerer: registry}); err != nil {
+	if e.sources, err = build.Sources(cfg, build.Options{
+		Clock: e.clock, Log: log, Registerer: registry, Snapshot: func() *inventory.Snapshot { return e.fleet.Snapshot() },
+	}); err != nil {
 		return nil, err
 	}
 	var infos []inventory.Source

@@ -75,7 +75,7 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
-		r, err := build.Check(ctx, src)
+		r, err := build.Check(ctx, cfg, src)
 		if err != nil {
 			return fmt.Errorf("source %s: %w", name, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/protip/protip/collector"
+	"github.com/protip/protip/collector/guest"
 	"github.com/protip/protip/collector/vsphere"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/config"
@@ -24,6 +25,11 @@ type Options struct {
 	Clock      *clock.Clock
 	Log        *slog.Logger
 	Registerer prometheus.Registerer // takes the sources' own metrics
+	// Snapshot is the fleet that all these sources fill: a source of guests looks for their VMs in it. It is not called before a
+	// source is run.
+	Snapshot func() *inventory.Snapshot
+
+	guests *guest.Metrics
 }
 
 // Built is one source, ready to run.
@@ -39,6 +45,7 @@ type Built struct {
 func Sources(cfg *config.Config, opts Options) ([]Built, error) {
 	metrics := collector.NewMetrics(opts.Registerer)
 	identities := collector.NewIdentities()
+	opts.guests = guest.NewMetrics(opts.Registerer)
 	var out []Built
 	for _, src := range cfg.Sources {
 		watch, err := source(src, Session(src, src.Credential), opts, metrics.Observer(src.Name, opts.Log), identities)
@@ -92,6 +99,8 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 			Observer:   observer,
 			Identities: identities,
 		})
+	case config.Guest:
+		return guest.New(guests(src, opts, observer))
 	}
 	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }
@@ -117,9 +126,11 @@ func (b Built) Run(ctx context.Context, sink collector.Sink) {
 	collector.Supervise(ctx, b.Info.Name, b.Source, collector.Only(sink, b.collect), b.supervise)
 }
 
-// Check logs in at one source, looks at what its user can see and what its users may do, and logs out.
-func Check(ctx context.Context, src config.Source) (collector.Report, error) {
+// Check logs in at one source of a configuration, looks at what its user can see and what its users may do, and logs out.
+func Check(ctx context.Context, cfg *config.Config, src config.Source) (collector.Report, error) {
 	switch src.Type {
+	case config.Guest:
+		return checkGuests(ctx, cfg, src)
 	case config.VSphere:
 		return checkVSphere(ctx, src)
 	}

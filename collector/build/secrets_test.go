@@ -149,7 +149,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 		lift()
 	}
 	for _, src := range cfg.Sources[1:] {
-		_, err := Check(t.Context(), src)
+		_, err := Check(t.Context(), cfg, src)
 		if err == nil {
 			t.Errorf("%s: not refused", src.Name)
 		}

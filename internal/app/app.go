@@ -86,7 +86,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 		a.o.Notify = func(Event) {}
 	}
 
-	a.sources, err = build.Sources(settings.config, build.Options{Clock: o.Clock, Log: o.Log, Registerer: registry})
+	a.sources, err = build.Sources(settings.config, build.Options{
+		Clock: o.Clock, Log: o.Log, Registerer: registry, Snapshot: func() *inventory.Snapshot { return a.fleet.Snapshot() },
+	})
 	if err != nil {
 		return nil, err
 	}
