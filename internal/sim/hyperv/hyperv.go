@@ -186,7 +186,19 @@ type Cluster struct {
 
 // New builds the cluster and serves every node until Close. The errors it returns name what in the options is wrong.
 func New(opt Options) (*Cluster, error) {
-	opt = withDefaults(opt)
+	c, err := build(withDefaults(opt))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.serve(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// build makes a cluster that serves nothing yet.
+func build(opt Options) (*Cluster, error) {
 	c := &Cluster{opt: opt, clock: opt.Clock, endpoints: map[string]*endpoint{}}
 	var err error
 	if c.schema, err = schemaOf(opt.OS); err != nil {
@@ -199,10 +211,6 @@ func New(opt Options) (*Cluster, error) {
 		return nil, fmt.Errorf("certificates of cluster %s: %w", opt.Name, err)
 	}
 	c.gate = newGate(opt.Users, opt.Domain, opt.AllowUnencrypted)
-	if err := c.serve(); err != nil {
-		c.Close()
-		return nil, err
-	}
 	return c, nil
 }
 
