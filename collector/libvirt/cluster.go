@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,9 +13,12 @@ import (
 	platform "github.com/protip/protip/internal/platform/libvirt"
 )
 
-// missingFor is how long a VM may be on no host before it is taken for gone, if nobody said that it is: between a host that sent it
-// away and one that says it has it.
-const missingFor = 30 * time.Second
+// How long a VM may be on no host before it is taken for gone, in real time: what one host says and what another says take ways of
+// their own.
+const (
+	missingFor = 30 * time.Second // it left for another host, or went without a word
+	endedFor   = time.Second      // a host ended it
+)
 
 // cluster is what all hosts together know. A VM is one object here, however many hosts know its UUID.
 //
@@ -27,6 +31,7 @@ type cluster struct {
 	hosts  []*host // in the order of the configuration
 	vms    map[platform.UUID]*vm
 	dirty  map[platform.UUID]bool // what has to be settled anew
+	astray map[platform.UUID]bool // what no host has, or two run: time will tell
 	gone   []inventory.ID
 	faults []error
 }
@@ -55,17 +60,19 @@ type view struct {
 
 // vm is a VM of the cluster.
 type vm struct {
-	owner   *host
-	last    *inventory.VM
-	told    bool // last was emitted
-	guest   guest
-	meter   meter
-	missing time.Time // since when no host has it; zero if one has
-	sure    bool      // it was seen to go: nobody else has to be waited for
+	owner    *host
+	last     *inventory.VM
+	told     bool // last was emitted
+	guest    guest
+	meter    meter
+	missing  time.Time     // since when no host has it; zero if one has
+	patience time.Duration // how long it may be missing while all hosts tell what they have
+	twice    time.Time     // since when two hosts run it; zero if not
+	said     bool          // that two hosts run it
 }
 
 func newCluster(name string) *cluster {
-	return &cluster{name: name, vms: map[platform.UUID]*vm{}, dirty: map[platform.UUID]bool{}}
+	return &cluster{name: name, vms: map[platform.UUID]*vm{}, dirty: map[platform.UUID]bool{}, astray: map[platform.UUID]bool{}}
 }
 
 func (c *cluster) id() inventory.ID {
@@ -97,13 +104,11 @@ func (c *cluster) install(h *host, facts inventory.Host, views map[platform.UUID
 	h.facts, h.views = &facts, views
 	for u := range was {
 		if views[u] == nil {
-			c.forget(h, u, true)
+			c.forget(h, u, 0)
 		}
 	}
 	c.touch(maps.Keys(views))
-	for u, m := range c.vms {
-		c.dirty[u] = c.dirty[u] || !m.missing.IsZero()
-	}
+	c.overdue()
 	return nil
 }
 
@@ -136,24 +141,18 @@ func (c *cluster) saw(h *host, v view) {
 	c.dirty[u] = true
 }
 
-// forget says that a host has a domain no more; sure, that it did not go elsewhere.
-func (c *cluster) forget(h *host, u platform.UUID, sure bool) {
+// forget says that a host has a domain no more, and how long others have to say that they have it.
+func (c *cluster) forget(h *host, u platform.UUID, patience time.Duration) {
 	h.clock++
 	delete(h.views, u)
 	c.dirty[u] = true
 	if m := c.vms[u]; m != nil && m.owner == h {
-		m.sure = sure
+		m.patience = patience
 	}
 }
 
-// overdue looks again at the VMs that no host has.
-func (c *cluster) overdue() {
-	for u, m := range c.vms {
-		if !m.missing.IsZero() {
-			c.dirty[u] = true
-		}
-	}
-}
+// overdue looks again at what time decides.
+func (c *cluster) overdue() { c.touch(maps.Keys(c.astray)) }
 
 // begin makes ready for a Watch: nobody is connected, and everything is told again.
 func (c *cluster) begin() {
@@ -164,7 +163,7 @@ func (c *cluster) begin() {
 		h.tried, h.failure, h.told = false, nil, nil
 	}
 	for u, m := range c.vms {
-		m.told, m.sure = false, false
+		m.told = false
 		c.dirty[u] = true
 	}
 }
@@ -199,18 +198,21 @@ func (c *cluster) settle(u platform.UUID, now time.Time, d *inventory.Delta) {
 		c.vms[u] = m
 		fallthrough
 	case owner != nil:
-		m.owner, m.missing, m.sure = owner, time.Time{}, false
+		m.owner, m.missing, m.patience = owner, time.Time{}, missingFor
 		if next := c.object(u, m); !reflect.DeepEqual(m.last, next) {
 			m.last, m.told = next, false
 		}
+		c.twice(u, m, now)
 	case m == nil:
 		return
 	default:
 		if m.missing.IsZero() {
 			m.missing = now
+			c.astray[u] = true
 		}
-		if m.sure && c.complete() || now.Sub(m.missing) >= missingFor {
+		if missing := now.Sub(m.missing); missing >= m.patience && c.complete() || missing >= missingFor {
 			delete(c.vms, u)
+			delete(c.astray, u)
 			d.Removed = append(d.Removed, c.vmID(u))
 			return
 		}
@@ -225,7 +227,7 @@ func (c *cluster) settle(u platform.UUID, now time.Time, d *inventory.Delta) {
 // owner, so that definitions that lie on many hosts do not flap.
 func (c *cluster) owner(u platform.UUID, m *vm) *host {
 	var best *host
-	rank, runs := -1, 0
+	rank := -1
 	for _, h := range c.hosts {
 		v := h.views[u]
 		if v == nil {
@@ -234,22 +236,36 @@ func (c *cluster) owner(u platform.UUID, m *vm) *host {
 		r := v.rank()
 		if r == rankRunning && h.connected() {
 			r++ // than where it ran when that host was last heard of
-			runs++
 		}
 		if r > rank || r == rank && m != nil && m.owner == h {
 			best, rank = h, r
 		}
 	}
-	if runs > 1 && (m == nil || m.missing.IsZero()) {
-		c.twice(u, best)
-	}
 	return best
 }
 
-// twice says that two hosts run one UUID: a copy that kept it, or a VM that somebody started twice. During a migration both may
-// say so for a moment.
-func (c *cluster) twice(u platform.UUID, best *host) {
-	c.faults = append(c.faults, fmt.Errorf("VM %s (%s) runs on several hosts at once, %s among them", best.views[u].dom.Name, u, best.facts.Name))
+// twiceFor is for how long two hosts may say that they run one VM before it is true: at the end of a migration both say so for a moment.
+const twiceFor = 10 * time.Second
+
+// twice watches for a UUID that two hosts run: a copy that kept it, or a VM that was started twice.
+func (c *cluster) twice(u platform.UUID, m *vm, now time.Time) {
+	var on []string
+	for _, h := range c.hosts {
+		if v := h.views[u]; v != nil && v.rank() == rankRunning && h.connected() {
+			on = append(on, h.facts.Name)
+		}
+	}
+	switch {
+	case len(on) < 2:
+		m.twice, m.said = time.Time{}, false
+		delete(c.astray, u)
+	case m.twice.IsZero():
+		m.twice = now
+		c.astray[u] = true
+	case !m.said && now.Sub(m.twice) >= twiceFor:
+		m.said = true
+		c.faults = append(c.faults, fmt.Errorf("VM %s (%s) runs on several hosts at once: %s", m.last.Name, u, strings.Join(on, ", ")))
+	}
 }
 
 // Ranks of views.

@@ -44,7 +44,8 @@ func (w *watch) keep(ctx context.Context, h *host) error {
 type follower struct {
 	*watch
 	*host
-	conn *platform.Conn
+	conn   *platform.Conn
+	memory float64 // the host's, bytes
 }
 
 // follow connects, takes all that the host has, then its changes and samples until something ends it. All it started has ended when it
@@ -91,6 +92,7 @@ func (f *follower) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.memory = facts.MemoryBytes
 	views := make(map[platform.UUID]*view, len(found.domains))
 	for i := range found.domains {
 		s := &found.domains[i]
@@ -188,7 +190,7 @@ func (f *follower) events(ctx context.Context) error {
 				return err
 			}
 		case <-f.conn.Done():
-			return f.conn.Err()
+			return fmt.Errorf("libvirt %s: %w", f.conn.Name(), f.conn.Err())
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -203,8 +205,11 @@ func (f *follower) look(ctx context.Context, e platform.Event) error {
 		facts, err = f.describe(ctx, e.Domain)
 	}
 	if platform.IsGone(err) {
-		left := e.Type == platform.Stopped && e.Detail == platform.StoppedMigrated
-		f.change(func(c *cluster) { c.forget(f.host, e.Domain.UUID, !left) })
+		patience := endedFor
+		if e.Type == platform.Stopped && e.Detail == platform.StoppedMigrated {
+			patience = missingFor
+		}
+		f.change(func(c *cluster) { c.forget(f.host, e.Domain.UUID, patience) })
 		return nil
 	}
 	if err != nil {

@@ -78,10 +78,19 @@ func (f *follower) node(ctx context.Context) (cpu, mem map[string]uint64, err er
 		return nil, nil, err
 	}
 	mem, err = f.conn.NodeMemoryStats(ctx)
-	if err != nil && platform.CodeOf(err) != platform.NoSupport {
-		return nil, nil, err
+	if platform.CodeOf(err) == platform.NoSupport {
+		mem, err = f.idle(ctx)
 	}
-	return cpu, mem, nil
+	return cpu, mem, err
+}
+
+// idle is the little that every driver knows of memory, in the words of NodeMemoryStats.
+func (f *follower) idle(ctx context.Context) (map[string]uint64, error) {
+	free, err := f.conn.NodeFreeMemory(ctx)
+	if platform.CodeOf(err) == platform.NoSupport {
+		return nil, nil
+	}
+	return map[string]uint64{"total": uint64(f.memory / 1024), "free": free / 1024}, err
 }
 
 // ask asks for everything of all domains at once. A driver that tells only their states is asked for the rest one by one.
@@ -167,7 +176,7 @@ func (f *follower) merge(c *cluster, found *answer, described []view, since uint
 	}
 	for u, v := range f.views {
 		if !there[u] && v.touched <= since {
-			c.forget(f.host, u, false)
+			c.forget(f.host, u, missingFor)
 		}
 	}
 }

@@ -110,10 +110,15 @@ func (w *watch) list(ctx context.Context) error {
 		return ctx.Err()
 	}
 	w.announce()
-	for w.opts.Clock.Sleep(ctx, missingFor/4) == nil {
-		w.change(func(c *cluster) { c.overdue() })
+	for again := time.NewTicker(endedFor / 4); ; {
+		select {
+		case <-again.C:
+			w.change(func(c *cluster) { c.overdue() })
+		case <-ctx.Done():
+			again.Stop()
+			return ctx.Err()
+		}
 	}
-	return ctx.Err()
 }
 
 // announce emits the listing.
@@ -121,7 +126,7 @@ func (w *watch) announce() {
 	c := w.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.delta(w.opts.Clock.Now())
+	d := c.delta(time.Now())
 	d.Begin, d.Synced, d.Clusters = true, true, []inventory.Cluster{{ID: c.id(), Name: c.name}}
 	w.listed = true
 	w.emit(d)
@@ -136,7 +141,7 @@ func (w *watch) change(f func(*cluster)) {
 	if !w.listed {
 		return
 	}
-	if d := c.delta(w.opts.Clock.Now()); len(d.Hosts)+len(d.VMs)+len(d.Removed) > 0 {
+	if d := c.delta(time.Now()); len(d.Hosts)+len(d.VMs)+len(d.Removed) > 0 {
 		w.emit(d)
 	}
 	for _, err := range c.faults {

@@ -19,6 +19,7 @@ const (
 	procHostname          = 59
 	procAuthList          = 66
 	procAuthPolkit        = 70
+	procNodeFreeMemory    = 102
 	procLibVersion        = 157
 	procGetState          = 212
 	procNodeCPUStats      = 227
@@ -181,6 +182,16 @@ func (c *Conn) NodeMemoryStats(ctx context.Context) (map[string]uint64, error) {
 	return c.nodeStats(ctx, "NodeGetMemoryStats", procNodeMemoryStats, func(b []byte, n uint32) []byte {
 		return appendUint32(appendUint32(b, n), 1<<32+allCells)
 	})
+}
+
+// NodeFreeMemory is the host's idle memory in bytes, from drivers that have no NodeMemoryStats.
+func (c *Conn) NodeFreeMemory(ctx context.Context) (uint64, error) {
+	d, err := c.ask(ctx, "NodeGetFreeMemory", procNodeFreeMemory, nil)
+	if err != nil {
+		return 0, err
+	}
+	free := d.uint64()
+	return free, c.end("NodeGetFreeMemory", d)
 }
 
 // nodeStats asks how many there are, once, and for these.
