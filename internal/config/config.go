@@ -55,6 +55,7 @@ type Config struct {
 	EvaluationInterval time.Duration `yaml:"evaluation_interval"` // of rules; default 20s
 	Packs              Packs         `yaml:"packs,omitempty"`
 	Remediation        *Remediation  `yaml:"remediation,omitempty"` // nil: nothing is ever moved and no executor is built
+	History            History       `yaml:"history,omitempty"`
 	Web                Web           `yaml:"web,omitempty"`
 
 	file string
@@ -272,6 +273,7 @@ func (c *Config) fill() {
 			setDefault(c, key("sources", i, "timeout"), &c.Sources[i].Timeout, min(DefaultTimeout, c.Sources[i].Interval/2))
 		}
 	}
+	c.fillHistory()
 	r := c.Remediation
 	if r == nil {
 		return
@@ -307,6 +309,7 @@ func (c *Config) resolve(dir string) {
 	for i, file := range c.Packs.Files {
 		c.Packs.Files[i] = promconfig.JoinDir(dir, file)
 	}
+	c.History.resolve(dir)
 	c.Web.OperatorTokenFile = promconfig.JoinDir(dir, c.Web.OperatorTokenFile)
 }
 

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	promconfig "github.com/prometheus/common/config"
 )
 
 var (
@@ -34,6 +36,7 @@ func (v *validator) run() {
 	v.atLeast("evaluation_interval", v.cfg.EvaluationInterval)
 	v.sources()
 	v.packs()
+	v.history()
 	v.remediation()
 	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
 }
@@ -291,8 +294,9 @@ func (v *validator) readable(at, file, what string) {
 	}
 }
 
-func (v *validator) tls(at string, i int) {
-	c := v.cfg.Sources[i].TLS
+func (v *validator) tls(at string, i int) { v.tlsConfig(at, v.cfg.Sources[i].TLS) }
+
+func (v *validator) tlsConfig(at string, c promconfig.TLSConfig) {
 	if err := c.Validate(); err != nil {
 		v.bad(at, at+": "+err.Error(), "set one of each pair, and cert_file together with key_file")
 	}
