@@ -33,6 +33,24 @@ type Policy struct {
 	Incoming map[inventory.ID][]inventory.ID
 	// Frozen are VMs that may not be moved now, and why. Relieve leaves them where they are.
 	Frozen map[inventory.ID]string
+	// Restricted are hosts that take nothing new, and why.
+	Restricted map[inventory.ID]string
+	// HostReserve is the share of every host that is kept for the host itself.
+	HostReserve HostReserve
+	// ReserveAll counts all running VMs as ones that must be restarted when their host fails, also those that the platform
+	// would not restart.
+	ReserveAll bool
+}
+
+// HostReserve is the share of a host, 0..1, that is kept for the host itself.
+type HostReserve struct {
+	CPURatio    float64
+	MemoryRatio float64
+}
+
+// capacity is what the host has for its VMs.
+func (r HostReserve) capacity(h *inventory.Host) Use {
+	return Use{h.CPUHertz * (1 - r.CPURatio), h.MemoryBytes * (1 - r.MemoryRatio)}
 }
 
 // Reason is one thing that speaks for or against a host.
