@@ -190,16 +190,24 @@ func BenchmarkCollect(b *testing.B) {
 // check fails if the cycle did not measure what it says.
 func (c *steady) check(b *testing.B, vms int) {
 	n := map[inventory.Metric]int{}
-	for vm := range c.fleet.Snapshot().VMs() {
-		for _, m := range inventory.MetricsOf(inventory.KindVM) {
-			if _, ok := vm.Samples.Value(m); ok {
+	count := func(kind inventory.Kind, samples inventory.Samples) {
+		for _, m := range Given(kind) {
+			if _, ok := samples.Value(m); ok {
 				n[m]++
 			}
 		}
 	}
-	for _, m := range inventory.MetricsOf(inventory.KindVM) {
-		if c.opts.Collect.Has(m) && n[m] != vms {
-			b.Errorf("%d of %d VMs have %v", n[m], vms, m)
+	for vm := range c.fleet.Snapshot().VMs() {
+		count(inventory.KindVM, vm.Samples)
+	}
+	for h := range c.fleet.Snapshot().Hosts() {
+		count(inventory.KindHost, h.Samples)
+	}
+	for kind, want := range map[inventory.Kind]int{inventory.KindVM: vms, inventory.KindHost: vms / 10} {
+		for _, m := range Given(kind) {
+			if c.opts.Collect.Has(m) && n[m] != want {
+				b.Errorf("%d of %d have %v", n[m], want, m)
+			}
 		}
 	}
 }

@@ -33,17 +33,18 @@ type recorder struct {
 
 	mu       sync.Mutex
 	answers  map[string][]byte // whole, by the request
-	perf     map[string][]byte // the samples of one VM, by counters and VM, with at for their times
+	perf     map[string][]byte // the samples of one object, by counters and object, with at for their times
 	at       time.Time         // of the newest sample
 	last     [][]byte          // the answers that were given since the last step
 	sent     int               // bytes of them, and of their requests
 	changing bool              // deltas come from the simulator
+	live     bool              // the newest sample is the one that a vCenter would have now
 }
 
 const atPlaceholder = "@@@"
 
 var (
-	perfVM     = regexp.MustCompile(`<entity type="VirtualMachine">([^<]*)</entity>`)
+	perfEntity = regexp.MustCompile(`<entity type="(?:VirtualMachine|HostSystem)">([^<]*)</entity>`)
 	perfIDs    = regexp.MustCompile(`<counterId>\d+</counterId>`)
 	perfTimes  = regexp.MustCompile(`<sampleInfoCSV>[^<]*</sampleInfoCSV>`)
 	perfValue  = regexp.MustCompile(`(</id><value>)(\d*)(</value>)`)
@@ -82,6 +83,10 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case "/step": // to the next sample
 		r.mu.Lock()
 		r.at, r.last, r.sent = r.at.Add(20*time.Second), nil, 0
+		r.mu.Unlock()
+	case "/live": // no steps, but time
+		r.mu.Lock()
+		r.live = true
 		r.mu.Unlock()
 	case "/change": // the names of one VM in a hundred
 		r.changing = true
@@ -141,7 +146,9 @@ func (r *recorder) soap(w http.ResponseWriter, req *http.Request) {
 		_, _ = w.Write(answer)
 		return
 	}
-	r.last = append(r.last, answer)
+	if !r.live {
+		r.last = append(r.last, answer)
+	}
 	r.sent += len(body) + len(answer)
 	send(w, answer)
 }
@@ -171,11 +178,14 @@ func (r *recorder) forward(w http.ResponseWriter, req *http.Request, body []byte
 	return res.StatusCode, answer
 }
 
-// queryPerf puts an answer together of what was recorded for each VM: two samples, of which the first was in the answer before.
+// queryPerf puts an answer together of what was recorded for each object: two samples, of which the first was in the answer before.
 func (r *recorder) queryPerf(req *http.Request, body []byte) []byte {
+	if r.live {
+		r.at, r.last = time.Now().Truncate(20*time.Second), nil
+	}
 	first, rest, _ := bytes.Cut(body, []byte("</querySpec>"))
 	ids := string(bytes.Join(perfIDs.FindAll(first, -1), nil))
-	vms := perfVM.FindAllSubmatch(body, -1)
+	vms := perfEntity.FindAllSubmatch(body, -1)
 	for _, vm := range vms {
 		if r.perf[ids+string(vm[1])] == nil {
 			r.record(req, append(append(first, "</querySpec>"...), rest...), ids)
@@ -192,7 +202,7 @@ func (r *recorder) queryPerf(req *http.Request, body []byte) []byte {
 	return b.Bytes()
 }
 
-// record asks the simulator for VMs and keeps the newest sample of each, twice.
+// record asks the simulator for objects and keeps the newest sample of each, twice.
 func (r *recorder) record(req *http.Request, body []byte, ids string) {
 	body = regexp.MustCompile(`<maxSample>\d+</maxSample>`).ReplaceAll(body, []byte("<maxSample>1</maxSample>"))
 	status, answer := r.forward(nil, req, body)
@@ -200,7 +210,7 @@ func (r *recorder) record(req *http.Request, body []byte, ids string) {
 		panic(fmt.Sprintf("QueryPerf: %d %s", status, answer))
 	}
 	for i, part := range bytes.SplitAfter(answer, []byte("</returnval>")) {
-		vm := perfVM.FindSubmatch(part)
+		vm := perfEntity.FindSubmatch(part)
 		if vm == nil {
 			continue
 		}

@@ -360,7 +360,7 @@ func TestMetricsAgreeWithTheVCenter(t *testing.T) {
 	clk := clock.New(speed)
 	vc := startVCenter(t, sim.Config{Clock: clk, Clusters: sim.Uniform(2, 12)})
 	a := supervise(t, clk, map[string]platform.Options{"vc": sessionOf(vc)})
-	all := append(inventory.MetricsOf(inventory.KindVM), inventory.MetricsOf(inventory.KindHost)...)
+	all := append(vsphere.Given(inventory.KindVM), vsphere.Given(inventory.KindHost)...)
 	a.eventually(10*time.Second, "every metric of every object", func() bool {
 		for _, m := range all {
 			if want := map[inventory.Kind]int{inventory.KindVM: 12, inventory.KindHost: 2}[m.Desc().Kind]; a.fresh("vc", m) != want {
