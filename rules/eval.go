@@ -33,6 +33,25 @@ type Input struct {
 	// Alerts are those of other systems that fire at Now, each of an object.
 	Alerts []Alert
 	Now    time.Time
+	// Followed are the objects that there are tips of. Of the others only those are told where the condition holds: a fleet that
+	// is calm costs no memory. Nil: every object is told.
+	Followed Followed
+}
+
+// Followed are objects, by the rule that has a tip of them, as pack/rule.
+type Followed map[string]map[inventory.ID]bool
+
+// Follow are the objects of tips.
+func Follow(tips []Tip) Followed {
+	out := Followed{}
+	for _, tip := range tips {
+		name := tip.Pack + "/" + tip.Rule
+		if out[name] == nil {
+			out[name] = map[inventory.ID]bool{}
+		}
+		out[name][tip.Object] = true
+	}
+	return out
 }
 
 // Finding is what a rule says of one object at one time.
@@ -58,19 +77,24 @@ type Finding struct {
 	Err      error      `json:"-"` // the rule failed on this object; both verdicts are then undecided
 }
 
-// Stats count a rule's findings.
+// Stats count the objects that a rule judged.
 type Stats struct {
 	Findings, True, Undecided, Failed int
 }
 
-// Eval judges every object that the rule is on, in the order of the snapshot. It is pure.
+// Eval judges every object that the rule is on, and tells of them in the order of the snapshot. It is pure.
 //
 // A finding is undecided if any input that when or clear reads is missing or stale, even one that the logic would not
 // have come to: "in maintenance, so not hot" must not clear a tip on the word of a source that no longer answers, and
 // what a rule needs is plain to see in its text. A sample is stale when it is older than two intervals of its source, a
 // fact when the source has not answered for as long. Sources that never were in sync, and templates, are passed over.
-func (r *Rule) Eval(in Input) ([]Finding, Stats) {
-	e := evaluator{rule: r, snapshot: in.Snapshot, now: in.Now, env: make(map[string]any, len(r.inputs))}
+func (r *Rule) Eval(in Input) ([]Finding, Stats) { return r.eval(in, surroundings{}) }
+
+func (r *Rule) eval(in Input, around surroundings) ([]Finding, Stats) {
+	e := evaluator{rule: r, snapshot: in.Snapshot, around: around, now: in.Now, env: make(map[string]any, len(r.inputs)), all: in.Followed == nil}
+	if !e.all {
+		e.followed = in.Followed[r.String()]
+	}
 	for _, f := range r.with {
 		answer := in.Answers[Query{f.query, r.On}]
 		if answer.Err != nil && e.broken == nil {
@@ -97,7 +121,6 @@ func (r *Rule) Eval(in Input) ([]Finding, Stats) {
 			e.services(src.Name)
 		}
 	}
-	e.stats.Findings = len(e.findings)
 	return e.findings, e.stats
 }
 
@@ -105,8 +128,9 @@ func (r *Rule) Eval(in Input) ([]Finding, Stats) {
 func (s *Set) Eval(in Input) ([]Finding, map[*Rule]Stats) {
 	var out []Finding
 	stats := make(map[*Rule]Stats, len(s.rules))
+	around := surroundings{}
 	for _, r := range s.rules {
-		found, st := r.Eval(in)
+		found, st := r.eval(in, around)
 		out, stats[r] = append(out, found...), st
 	}
 	return out, stats
@@ -116,9 +140,12 @@ func (s *Set) Eval(in Input) ([]Finding, map[*Rule]Stats) {
 type evaluator struct {
 	rule     *Rule
 	snapshot *inventory.Snapshot
+	around   surroundings
 	now      time.Time
 	answers  []Answer // by the slots of the rule's bound fields
 	firing   map[inventory.ID]*Alert
+	all      bool // tell every object
+	followed map[inventory.ID]bool
 	broken   error // why there is no answer to one of its queries
 	horizon  horizon
 	machine  vm.VM
@@ -150,35 +177,64 @@ func (e *evaluator) hosts(source string) {
 }
 
 func (e *evaluator) vms(source string) {
-	t := e.snapshot.VMTable(source)
+	t, around := e.snapshot.VMTable(source), e.around.vms(e.snapshot, source)
 	e.grow(len(t.Facts))
 	var s subject
 	for i, vm := range t.Facts {
 		if vm == nil || vm.Template {
 			continue
 		}
-		s = subject{vm: vm, vmSamples: t.Samples[i]}
-		if h, ok := e.snapshot.Host(vm.Host); ok {
-			s.host, s.hostSamples = h.Host, h.Samples
-			s.cluster, _ = e.snapshot.Cluster(h.Cluster)
-		}
+		s = subject{vm: vm, vmSamples: t.Samples[i], host: around[i].Host, hostSamples: around[i].Samples, cluster: around[i].cluster}
 		e.judge(vm.ID, vm.Name, &s)
 	}
 }
 
+// surroundings are the hosts and clusters of VMs, looked up once for all rules.
+type surroundings map[string][]around
+
+// around is what is around one VM; nil where protip does not know it.
+type around struct {
+	inventory.HostView
+	cluster *inventory.Cluster
+}
+
+// vms are the surroundings of a source's VMs, by slot.
+func (s surroundings) vms(snap *inventory.Snapshot, source string) []around {
+	if known, ok := s[source]; ok {
+		return known
+	}
+	facts := snap.VMTable(source).Facts
+	out := make([]around, len(facts))
+	for i, vm := range facts {
+		if vm == nil {
+			continue
+		}
+		if h, ok := snap.Host(vm.Host); ok {
+			out[i].HostView = h
+			out[i].cluster, _ = snap.Cluster(h.Cluster)
+		}
+	}
+	s[source] = out
+	return out
+}
+
 func (e *evaluator) grow(n int) {
-	if e.findings == nil {
+	if e.all && e.findings == nil {
 		e.findings = make([]Finding, 0, n)
 	}
 }
 
 // judge appends the finding of one object.
 func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
-	s.id, s.pack, s.answers, s.alert = id, e.rule.Pack, e.answers, e.firing[id]
+	s.id, s.pack, s.answers, s.alert = id, e.rule.Pack, e.answers, nil
+	if e.firing != nil {
+		s.alert = e.firing[id]
+	}
 	f := Finding{Rule: e.rule, Object: id, Name: name}
 	if s.cluster != nil {
 		f.Cluster, f.DRS = s.cluster.ID, drivenByDRS(s.cluster)
 	}
+	told := e.all || len(e.followed) > 0 && e.followed[id]
 	f.Place = placeOf(s)
 	switch why := e.beside(s); {
 	case e.broken != nil:
@@ -190,9 +246,12 @@ func (e *evaluator) judge(id inventory.ID, name string, s *subject) {
 	case !e.load(s, &f):
 		e.stats.Undecided++
 	default:
-		e.decide(s, &f)
+		e.decide(s, &f, told)
 	}
-	e.findings = append(e.findings, f)
+	e.stats.Findings++
+	if f.When == True || told {
+		e.findings = append(e.findings, f)
+	}
 }
 
 // beside says why the rule has nothing to judge here: what is off uses nothing, and a host of no cluster has no cluster's
@@ -254,14 +313,19 @@ func (e *evaluator) load(s *subject, f *Finding) bool {
 	return complete
 }
 
-// decide runs the conditions, and renders what a person would want to see unless all is calm.
-func (e *evaluator) decide(s *subject, f *Finding) {
+// decide runs the conditions, and renders what a person would want to see unless all is calm. told says that the finding is
+// told even if the condition does not hold: else nobody asks whether it is clear.
+func (e *evaluator) decide(s *subject, f *Finding, told bool) {
 	when, err := s.alert != nil, error(nil)
 	if e.rule.alert == nil {
 		when, err = e.run(e.rule.when)
 	}
 	if err != nil {
 		e.failed(f, "when", err)
+		return
+	}
+	if !when && !told {
+		f.When = False
 		return
 	}
 	clear := !when

@@ -45,7 +45,10 @@ func (a *App) evaluate(ctx context.Context) {
 	if ctx.Err() != nil {
 		return // what was cut short by the end is no failure
 	}
-	findings, stats := set.Eval(rules.Input{Snapshot: snap, Answers: answers, Now: now})
+	a.mu.Lock()
+	followed := rules.Follow(a.tips)
+	a.mu.Unlock()
+	findings, stats := set.Eval(rules.Input{Snapshot: snap, Answers: answers, Followed: followed, Now: now})
 	a.metrics.evaluated(stats, time.Since(began))
 
 	busy := a.tipsInProgress(ctx)
