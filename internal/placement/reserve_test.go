@@ -203,32 +203,20 @@ func runsOn(q Question, vm, to int) bool {
 	return q.VMs[vm].Hosts == nil || slices.Contains(q.VMs[vm].Hosts, to)
 }
 
+// TestPlantedReserve is a sample of what BenchmarkPlantedReserve measures.
 func TestPlantedReserve(t *testing.T) {
-	tests := []struct {
-		slack float64
-		most  float64 // share of false refusals
-		n     int
-	}{{0.10, 0, 20}, {0.05, 0.05, 10}, {0.02, 0.30, 4}}
-	for _, size := range [][2]int{{8, 1}, {16, 1}, {16, 2}, {32, 2}} {
-		for _, tt := range tests {
-			t.Run(fmt.Sprintf("hosts=%d/reserve=%d/slack=%g", size[0], size[1], tt.slack), func(t *testing.T) {
-				no := 0
-				for seed := range tt.n {
-					q := planted(uint64(seed), size[0], size[1], tt.slack)
+	for _, size := range [][2]int{{8, 1}, {16, 2}, {32, 2}} {
+		for _, slack := range []float64{0.10, 0.05} {
+			t.Run(fmt.Sprintf("hosts=%d/reserve=%d/slack=%g", size[0], size[1], slack), func(t *testing.T) {
+				for seed := range uint64(4) {
+					q := planted(seed, size[0], size[1], slack)
 					a := q.Answer(nil)
-					switch a.Answer {
-					case Refused:
-						t.Fatalf("seed %d: a false proof: %s", seed, a.Why)
-					case Unknown:
-						no++
-					case Admitted:
-						if err := VerifyAdmission(q, a); err != nil {
-							t.Fatalf("seed %d: %v", seed, err)
-						}
+					if a.Answer != Admitted {
+						t.Fatalf("seed %d: %s: %s", seed, a.Answer, a.Why)
 					}
-				}
-				if float64(no) > tt.most*float64(tt.n) {
-					t.Errorf("%d of %d refused", no, tt.n)
+					if err := VerifyAdmission(q, a); err != nil {
+						t.Fatalf("seed %d: %v", seed, err)
+					}
 				}
 			})
 		}
