@@ -94,7 +94,7 @@ func (r *Rule) cause(s *subject) string {
 
 // appliesTo reports whether the pack judges what a source of that platform shows.
 func (p *Pack) appliesTo(platform string) bool {
-	return len(p.Platforms) == 0 || slices.Contains(p.Platforms, platform)
+	return len(p.Platforms) == 0 || platform == anyPlatform || slices.Contains(p.Platforms, platform)
 }
 
 var (
