@@ -5,6 +5,7 @@ package kvm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -71,6 +72,16 @@ func (r *reports) take(p remediation.Progress) error {
 		r.first()
 	}
 	return nil
+}
+
+// last is the ref that was reported, empty if none was.
+func (r *reports) last() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) == 0 {
+		return ""
+	}
+	return r.list[len(r.list)-1].TaskRef
 }
 
 func (r *reports) ref(t *testing.T) string {
@@ -184,20 +195,117 @@ func (g *Guest) again(t *testing.T, l *Lab, from *Host) {
 	g.HoldUnharmed(t)
 }
 
+// TestMigrationFails breaks migrations of a real guest in every way that an operator may meet. In each the guest never runs twice and
+// is never lost, the executor says what happened, and the next attempt works.
 func TestMigrationFails(t *testing.T) {
+	l := Start(t)
+	g := l.Boot(t, l.A, "g1")
+	on := l.A
+	next := func(t *testing.T) {
+		t.Helper()
+		g.again(t, l, on)
+		on = on.Other()
+	}
+
 	t.Run("destination unreachable", func(t *testing.T) {
-		l := Start(t)
-		g := l.Boot(t, l.A, "g1")
 		l.Cut(t, true)
-		ex := l.executor(t, func(o *libvirt.Options) { o.Migration.Timeout = 20 * time.Second })
+		ex, a := l.executor(t, nil), g.move(on)
 		var r reports
-		err := ex.Do(t.Context(), g.move(l.A), r.take)
-		ref := ""
-		if len(r.list) > 0 {
-			ref = r.list[0].TaskRef
-		}
-		g.holdStayed(t, ex, g.move(l.A), l.A, ref, err, "does not reach the target")
+		err := ex.Do(t.Context(), a, r.take)
 		l.Cut(t, false)
-		g.again(t, l, l.A)
+		g.holdStayed(t, ex, a, on, r.last(), err, "does not reach the target")
+		next(t)
+	})
+	t.Run("name clash", func(t *testing.T) {
+		other := l.Boot(t, on.Other(), g.Name)
+		ex, a := l.executor(t, nil), g.move(on)
+		if err := ex.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), "another VM of the name") {
+			t.Errorf("check: %v", err)
+		}
+		var r reports
+		err := ex.Do(t.Context(), a, r.take)
+		other.Destroy(t, on.Other())
+		g.holdStayed(t, ex, a, on, r.last(), err, "the target has another VM")
+		next(t)
+	})
+	t.Run("aborted by the operator", func(t *testing.T) {
+		ex, a := l.executor(t, slowly), g.move(on)
+		r, ended := begin(t, t.Context(), ex, a)
+		if err := ex.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), r.last()) {
+			t.Errorf("check while it moves: %v", err)
+		}
+		if err := ex.Abort(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		g.holdStayed(t, ex, a, on, r.last(), await(t, ended), "somebody aborted it")
+		next(t)
+	})
+	t.Run("takes too long", func(t *testing.T) {
+		ex, a := l.executor(t, func(o *libvirt.Options) { slowly(o); o.Migration.Timeout = time.Second }), g.move(on)
+		r, ended := begin(t, t.Context(), ex, a)
+		g.holdStayed(t, ex, a, on, r.last(), await(t, ended), "took longer than 1s")
+		next(t)
+	})
+	t.Run("link cut", func(t *testing.T) {
+		ex, a := l.executor(t, slowly), g.move(on)
+		r, ended := begin(t, t.Context(), ex, a)
+		l.Cut(t, true)
+		err := await(t, ended)
+		l.Cut(t, false)
+		g.holdStayed(t, ex, a, on, r.last(), err, "the link between the hosts failed")
+		next(t)
+	})
+	t.Run("protip's connection lost", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ex, a := l.executor(t, slowly), g.move(on)
+		r, ended := begin(t, ctx, ex, a)
+		cancel()
+		if err := await(t, ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("do: %v", err)
+		}
+		ex.Close()
+		found := l.executor(t, nil)
+		s, err := found.Find(t.Context(), a)
+		if err != nil || s.Host != a.From || len(s.Tasks) != 1 || s.Tasks[0].Ref != r.last() || s.Tasks[0].State != remediation.TaskRunning {
+			t.Errorf("find = %+v, %v, want the job that goes on", s, err)
+		}
+		a.TaskRef = r.last()
+		if err := found.Do(t.Context(), a, (&reports{}).take); err != nil {
+			t.Errorf("do of the job that goes on: %v", err)
+		}
+		on = on.Other()
+		g.HoldOnly(t, on)
+	})
+	for name, killed := range map[string]func() *Host{"source": func() *Host { return on }, "target": func() *Host { return on.Other() }} {
+		t.Run("libvirtd of the "+name+" killed and restarted", func(t *testing.T) {
+			ex, a := l.executor(t, slowly), g.move(on)
+			r, ended := begin(t, t.Context(), ex, a)
+			victim := killed()
+			victim.KillDaemon(t)
+			victim.StartDaemon(t)
+			g.holdStayed(t, ex, a, on, r.last(), await(t, ended))
+			next(t)
+		})
+	}
+	t.Run("guest dies", func(t *testing.T) {
+		ex, a := l.executor(t, slowly), g.move(on)
+		_, ended := begin(t, t.Context(), ex, a)
+		g.Kill()
+		err := await(t, ended)
+		t.Logf("it says: %v", err)
+		if err == nil || !strings.Contains(err.Error(), "ended while it was moved") {
+			t.Errorf("do: %v", err)
+		}
+		eventually(t, "the guest is nowhere", func() error {
+			if s, err := ex.Find(t.Context(), a); err != nil || !s.Host.IsZero() {
+				return fmt.Errorf("find = %+v, %w", s, err)
+			}
+			return nil
+		})
+		if on := g.On(t); len(on) != 0 {
+			t.Errorf("%d hosts know a guest that ended", len(on))
+		}
+		g.Recreate(t, on)
+		next(t)
 	})
 }

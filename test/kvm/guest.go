@@ -71,11 +71,38 @@ func (g *Guest) xml(t testing.TB) string {
  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
  <devices>
   <controller type='usb' model='none'/>
-  <serial type='file'><source path='/lab/%s.console' append='on'/><target port='0'/></serial>
+  <serial type='file'><source path='/lab/%s' append='on'/><target port='0'/></serial>
   <interface type='bridge'><mac address='52:54:00:%02x:00:%02x'/><source bridge='br0'/><model type='virtio'/></interface>
   <memballoon model='virtio'><stats period='1'/></memballoon>
  </devices>
-</domain>`, g.Name, g.UUID, filepath.Base(kernels[0]), g.Name, g.Addr, g.lab.ip(254), g.Name, g.lab.number, g.index)
+</domain>`, g.Name, g.UUID, filepath.Base(kernels[0]), g.Name, g.Addr, g.lab.ip(254), filepath.Base(g.console()), g.lab.number, g.index)
+}
+
+// console is the file that all hosts write the guest's console to.
+func (g *Guest) console() string {
+	return filepath.Join(g.lab.dir, "shared", fmt.Sprintf("%s-%d.console", g.Name, g.index))
+}
+
+// Destroy ends the guest on a host, as pulling the plug does.
+func (g *Guest) Destroy(t testing.TB, h *Host) {
+	t.Helper()
+	l := h.Dial(t)
+	dom, err := l.DomainLookupByName(g.Name)
+	if err == nil {
+		err = l.DomainDestroy(dom)
+	}
+	if err != nil {
+		t.Fatalf("destroy %s on %s: %v", g.Name, h.Name, err)
+	}
+}
+
+// Recreate starts a guest that has ended from its beginning.
+func (g *Guest) Recreate(t testing.TB, h *Host) {
+	t.Helper()
+	if err := os.Remove(g.console()); err != nil {
+		t.Fatal(err)
+	}
+	g.Create(t, h)
 }
 
 // Burn has the guest keep a share of its core busy.
@@ -173,7 +200,7 @@ func (g *Guest) HoldOnly(t testing.TB, h *Host) {
 // HoldUnharmed fails the test if the guest's console shows a tick that is missing, a step back, a new start or a kernel's complaint.
 func (g *Guest) HoldUnharmed(t testing.TB) {
 	t.Helper()
-	console, err := os.ReadFile(filepath.Join(g.lab.dir, "shared", g.Name+".console"))
+	console, err := os.ReadFile(g.console())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ done
 
 until [ -e /sys/class/net/up0 ] || ip link show up0 >/dev/null 2>&1; do sleep 0.01; done
 ip link set lo up
-ip link add br0 type bridge forward_delay 0
+ip link add br0 address "$(printf '02:00:00:00:%02x:%02x' "$n" "$i")" type bridge forward_delay 0 # else it changes with its ports
 ip link set up0 master br0 up
 ip addr add "$ip/24" dev br0
 ip link set br0 up

@@ -113,7 +113,7 @@ func (l *Lab) claim(t testing.TB) {
 			t.Fatal(err)
 		}
 		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			t.Cleanup(func() { os.Remove(f.Name()); f.Close() })
+			t.Cleanup(func() { f.Close() }) // the file stays: who removes it while another opens it gives the number twice
 			return
 		}
 		f.Close()

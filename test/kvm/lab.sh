@@ -21,7 +21,7 @@ trap down EXIT
 trap 'exit 1' HUP INT TERM
 
 ip link del "pt$n" 2>/dev/null || true
-ip link add "pt$n" type bridge forward_delay 0
+ip link add "pt$n" address "$(printf '02:00:00:00:%02x:fe' "$n")" type bridge forward_delay 0 # else it changes with its ports
 ip addr add "10.213.$n.254/24" dev "pt$n"
 ip link set "pt$n" up
 
