@@ -70,8 +70,8 @@ type vm struct {
 	demand *load.Use // instead of the load's
 
 	// What the host counts of it since it came to that host.
-	use                                               load.Use
-	runTicks, hypervisorTicks, waitNanos, dispatches  float64 // summed over its processors
+	use                                                  load.Use
+	runTicks, hypervisorTicks, waitNanos, dispatches     float64 // summed over its processors
 	readBytes, wroteBytes, reads, writes, received, sent float64
 }
 

@@ -57,11 +57,11 @@ func (n *ntlmServer) respond(negotiate []byte) ([]byte, error) {
 		return nil, errNTLM
 	}
 	asked := binary.LittleEndian.Uint32(negotiate[12:])
-	if asked&ntlmUnicode == 0 {
-		return nil, errors.New("a client without Unicode is not served")
-	}
 	n.flags = ntlmOffered &^ (ntlmSign | ntlmSeal | ntlm128 | ntlmKeyExchange | ntlm56 | ntlmVersion | ntlmExtendedSecurity)
 	n.flags |= asked & (ntlmSign | ntlmSeal | ntlm128 | ntlmKeyExchange | ntlm56 | ntlmVersion | ntlmExtendedSecurity)
+	if asked&ntlmUnicode == 0 { // names travel in the OEM code page, as ntlm-auth has it; the proof is of Unicode nevertheless
+		n.flags = n.flags&^ntlmUnicode | ntlmOEM
+	}
 	if _, err := rand.Read(n.nonce[:]); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (n *ntlmServer) respond(negotiate []byte) ([]byte, error) {
 	pair(7, binary.LittleEndian.AppendUint64(nil, fileTime(time.Now())))
 	pair(0, nil)
 
-	target := utf16Bytes(n.domain)
+	target := nameBytes(n.domain, n.flags)
 	const fixed = 56
 	m := append([]byte{}, ntlmSignature...)
 	m = binary.LittleEndian.AppendUint32(m, 2)
@@ -126,20 +126,14 @@ func parseProof(m []byte) (*proof, error) {
 		return m[offset : offset+length], nil
 	}
 	p := &proof{flags: binary.LittleEndian.Uint32(m[60:])}
-	if p.flags&ntlmUnicode == 0 {
-		return nil, errors.New("names are not Unicode")
-	}
 	var names [2][]byte
 	for i, at := range []int{28, 36} {
 		var err error
 		if names[i], err = field(at); err != nil {
 			return nil, err
 		}
-		if len(names[i])%2 != 0 {
-			return nil, errNTLM
-		}
 	}
-	p.domain, p.user = utf16String(names[0]), utf16String(names[1])
+	p.domain, p.user = nameString(names[0], p.flags), nameString(names[1], p.flags)
 	var err error
 	if p.nt, err = field(20); err != nil {
 		return nil, err
@@ -233,6 +227,21 @@ func utf16Bytes(s string) []byte {
 		b = binary.LittleEndian.AppendUint16(b, unit)
 	}
 	return b
+}
+
+// nameBytes is a name in the code page that was agreed on. Of the OEM code page only ASCII is known here.
+func nameBytes(s string, flags uint32) []byte {
+	if flags&ntlmUnicode == 0 {
+		return []byte(s)
+	}
+	return utf16Bytes(s)
+}
+
+func nameString(b []byte, flags uint32) string {
+	if flags&ntlmUnicode == 0 {
+		return string(b)
+	}
+	return utf16String(b)
 }
 
 func utf16String(b []byte) string {

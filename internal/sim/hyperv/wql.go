@@ -198,7 +198,9 @@ func (p *wqlParser) query() (*query, error) {
 	return q, nil
 }
 
-func (p *wqlParser) or() (condition, error) { return p.list("or", p.and, func(cs []condition) condition { return anyOf(cs) }) }
+func (p *wqlParser) or() (condition, error) {
+	return p.list("or", p.and, func(cs []condition) condition { return anyOf(cs) })
+}
 
 func (p *wqlParser) and() (condition, error) {
 	return p.list("and", p.not, func(cs []condition) condition { return allOf(cs) })
