@@ -74,12 +74,23 @@ var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 // returns when the server is ready.
 func Start(t testing.TB, targets map[string]string) *Server {
 	t.Helper()
-	binary, dir := Tool(t, "prometheus"), t.TempDir()
-	file := filepath.Join(dir, "prometheus.yml")
+	return start(t, targets, filepath.Join(t.TempDir(), "data"))
+}
+
+// Over runs a Prometheus that scrapes nothing and answers from the blocks in a directory, which it writes to.
+func Over(t testing.TB, blocks string) *Server {
+	t.Helper()
+	return start(t, nil, blocks, "--storage.tsdb.retention.time=20y", "--enable-feature=promql-experimental-functions")
+}
+
+func start(t testing.TB, targets map[string]string, data string, flags ...string) *Server {
+	t.Helper()
+	binary := Tool(t, "prometheus")
+	file := filepath.Join(t.TempDir(), "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config(targets)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
+	cmd := exec.Command(binary, append([]string{"--config.file=" + file, "--storage.tsdb.path=" + data, "--web.listen-address=127.0.0.1:0"}, flags...)...)
 	dieWithParent(cmd)
 	logs, err := cmd.StderrPipe()
 	if err != nil {

@@ -216,3 +216,13 @@ func FuzzParseSeries(f *testing.F) {
 		}
 	})
 }
+
+func TestWithMatchers(t *testing.T) {
+	got, err := WithMatchers(`avg_over_time(cpu{a="b"}[10m]) + on (x) up`, map[string]string{"replica": "r", "b": "\""})
+	if want := `avg_over_time(cpu{a="b",b="\"",replica="r"}[10m]) + on (x) up{b="\"",replica="r"}`; err != nil || got != want {
+		t.Errorf("%s, %v, want %s", got, err, want)
+	}
+	if _, err := WithMatchers(`cpu{`, map[string]string{"a": "b"}); !errors.Is(err, history.ErrQuery) {
+		t.Errorf("error %v", err)
+	}
+}
