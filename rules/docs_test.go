@@ -97,8 +97,10 @@ func TestFactsOfTests(t *testing.T) {
 			t.Errorf("%s is %v, want %v", path, got, value)
 		}
 	}
-	want := len(facts()) + len(serviceFacts())
-	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindService} {
+	want := len(facts()) + len(serviceFacts()) + len(datastoreFacts())
+	for _, kind := range []inventory.Kind{
+		inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService,
+	} {
 		want += len(inventory.MetricsOf(kind))
 	}
 	if len(vocabulary()) != want {

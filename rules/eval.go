@@ -119,6 +119,8 @@ func (r *Rule) eval(in Input, around surroundings) ([]Finding, Stats) {
 			e.vms(src.Name)
 		case inventory.KindService:
 			e.services(src.Name)
+		case inventory.KindDatastore:
+			e.datastores(src.Name)
 		}
 	}
 	return e.findings, e.stats
@@ -155,9 +157,10 @@ type evaluator struct {
 }
 
 func (e *evaluator) clusters(source string) {
-	for _, c := range e.snapshot.ClusterTable(source).Facts {
+	t := e.snapshot.ClusterTable(source)
+	for i, c := range t.Facts {
 		if c != nil {
-			e.judge(c.ID, c.Name, &subject{cluster: c})
+			e.judge(c.ID, c.Name, &subject{cluster: c, clusterSamples: t.Samples[i]})
 		}
 	}
 }
@@ -172,6 +175,7 @@ func (e *evaluator) hosts(source string) {
 		}
 		s = subject{host: h, hostSamples: t.Samples[i]}
 		s.cluster, _ = e.snapshot.Cluster(h.Cluster)
+		s.clusterSamples = e.snapshot.ClusterSamples(h.Cluster)
 		e.judge(h.ID, h.Name, &s)
 	}
 }
@@ -184,7 +188,7 @@ func (e *evaluator) vms(source string) {
 		if vm == nil || vm.Template {
 			continue
 		}
-		s = subject{vm: vm, vmSamples: t.Samples[i], host: around[i].Host, hostSamples: around[i].Samples, cluster: around[i].cluster}
+		s = subject{vm: vm, vmSamples: t.Samples[i], host: around[i].Host, hostSamples: around[i].Samples, cluster: around[i].cluster, clusterSamples: around[i].clusterSamples}
 		e.judge(vm.ID, vm.Name, &s)
 	}
 }
@@ -195,7 +199,8 @@ type surroundings map[string][]around
 // around is what is around one VM; nil where protip does not know it.
 type around struct {
 	inventory.HostView
-	cluster *inventory.Cluster
+	cluster        *inventory.Cluster
+	clusterSamples inventory.Samples
 }
 
 // vms are the surroundings of a source's VMs, by slot.
@@ -212,6 +217,7 @@ func (s surroundings) vms(snap *inventory.Snapshot, source string) []around {
 		if h, ok := snap.Host(vm.Host); ok {
 			out[i].HostView = h
 			out[i].cluster, _ = snap.Cluster(h.Cluster)
+			out[i].clusterSamples = snap.ClusterSamples(h.Cluster)
 		}
 	}
 	s[source] = out

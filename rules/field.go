@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
@@ -9,18 +10,21 @@ import (
 // subject is one object under a rule, and the objects around it that the rule may read: for a VM its host and its
 // host's cluster, for a host its cluster, for a service its VM and all of these. A nil object is one that protip does not know.
 type subject struct {
-	service        *inventory.Service
-	serviceSamples inventory.Samples
-	around         horizon // of a service's VM, its host and cluster, which are of another source
-	cluster        *inventory.Cluster
-	host           *inventory.Host
-	vm             *inventory.VM
-	hostSamples    inventory.Samples
-	vmSamples      inventory.Samples
-	id             inventory.ID // of the object that the rule is on
-	pack           *Pack
-	alert          *Alert
-	answers        []Answer // to the rule's queries, by the slots of its bound fields
+	service          *inventory.Service
+	serviceSamples   inventory.Samples
+	around           horizon // of a service's VM, its host and cluster, which are of another source
+	cluster          *inventory.Cluster
+	host             *inventory.Host
+	vm               *inventory.VM
+	hostSamples      inventory.Samples
+	vmSamples        inventory.Samples
+	id               inventory.ID // of the object that the rule is on
+	datastore        *inventory.Datastore
+	datastoreSamples inventory.Samples
+	clusterSamples   inventory.Samples
+	pack             *Pack
+	alert            *Alert
+	answers          []Answer // to the rule's queries, by the slots of its bound fields
 }
 
 // fieldType is the type of a scalar in an expression. All numbers are float64.
@@ -137,11 +141,13 @@ func vocabulary() map[string]*field {
 		f.path = f.object.String() + "." + f.name
 		out[f.path] = f
 	}
-	all := append(facts(), serviceFacts()...)
+	all := slices.Concat(facts(), serviceFacts(), datastoreFacts())
 	for i := range all {
 		add(&all[i])
 	}
-	for _, kind := range []inventory.Kind{inventory.KindHost, inventory.KindVM, inventory.KindService} {
+	for _, kind := range []inventory.Kind{
+		inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService,
+	} {
 		for _, m := range inventory.MetricsOf(kind) {
 			add(&field{object: kind, name: m.Field(), typ: number, metric: m, sample: true, help: m.Desc().Help})
 		}
@@ -158,8 +164,8 @@ func visible(on inventory.Kind) []inventory.Kind {
 		return []inventory.Kind{inventory.KindVM, inventory.KindHost, inventory.KindCluster}
 	case inventory.KindHost:
 		return []inventory.Kind{inventory.KindHost, inventory.KindCluster}
-	case inventory.KindCluster:
-		return []inventory.Kind{inventory.KindCluster}
+	case inventory.KindCluster, inventory.KindDatastore:
+		return []inventory.Kind{on}
 	}
 	return nil
 }
@@ -167,6 +173,7 @@ func visible(on inventory.Kind) []inventory.Kind {
 // horizon says how old what a source told may be.
 type horizon struct {
 	oldest      int64     // Unix milliseconds; samples before it are stale
+	slow        int64     // likewise, of metrics that are sampled slowly
 	facts       bool      // its facts may be used
 	lastSuccess time.Time // of the source
 }
@@ -176,6 +183,7 @@ func horizonOf(src inventory.Source, now time.Time) horizon {
 	oldest := now.Add(-2 * src.Interval)
 	return horizon{
 		oldest:      oldest.UnixMilli(),
+		slow:        min(oldest.UnixMilli(), now.Add(-3*inventory.SlowInterval).UnixMilli()),
 		facts:       src.Up || !src.LastSuccess.Before(oldest),
 		lastSuccess: src.LastSuccess,
 	}
@@ -199,8 +207,11 @@ func (f *field) read(s *subject, h horizon) (value any, seen time.Time, ok bool)
 		h = s.around
 	}
 	if f.sample {
-		sample := s.sample(f)
-		if !sample.OK() || sample.At < h.oldest {
+		sample, oldest := s.sample(f), h.oldest
+		if f.metric.Slow() {
+			oldest = h.slow
+		}
+		if !sample.OK() || sample.At < oldest {
 			return nil, utc(sample), false
 		}
 		return sample.Value, utc(sample), true
@@ -225,6 +236,10 @@ func (s *subject) sample(f *field) inventory.Sample {
 		return s.serviceSamples.Of(f.metric)
 	case inventory.KindVM:
 		return s.vmSamples.Of(f.metric)
+	case inventory.KindDatastore:
+		return s.datastoreSamples.Of(f.metric)
+	case inventory.KindCluster:
+		return s.clusterSamples.Of(f.metric)
 	}
 	return s.hostSamples.Of(f.metric)
 }
@@ -237,6 +252,8 @@ func (s *subject) has(k inventory.Kind) bool {
 		return s.vm != nil
 	case inventory.KindHost:
 		return s.host != nil
+	case inventory.KindDatastore:
+		return s.datastore != nil
 	}
 	return s.cluster != nil
 }

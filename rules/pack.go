@@ -343,14 +343,14 @@ func (p *packParser) failFaults(n *yaml.Node, what string, faults []fault) {
 }
 
 // kindsOfRules are the kinds of object that a rule can be on.
-func kindsOfRules() []string { return []string{"host", "vm", "cluster", "service"} }
+func kindsOfRules() []string { return []string{"host", "vm", "cluster", "datastore", "service"} }
 
 // remedies are the actions that a remedy can be.
 func remedies() []string { return []string{string(RebalanceHost), string(Migrate), string(NoRemedy)} }
 
 // readKind reads a kind of object.
 func (p *packParser) readKind(n *yaml.Node) inventory.Kind {
-	kind, _ := inventory.ParseKind(p.oneOf(n, "on", "cluster", "host", "vm", "datastore", "service"))
+	kind, _ := inventory.ParseKind(p.oneOf(n, "on", kindsOfRules()...))
 	return kind
 }
 

@@ -294,7 +294,7 @@ func (t packTest) delta(n int, now time.Time) inventory.Delta {
 	if n == 0 {
 		d.Begin, d.Synced = true, true
 		d.Clusters, d.Hosts, d.VMs = []inventory.Cluster{*s.cluster}, []inventory.Host{*s.host}, []inventory.VM{*s.vm}
-		d.Services = []inventory.Service{*s.service}
+		d.Services, d.Datastores = []inventory.Service{*s.service}, []inventory.Datastore{*s.datastore}
 	}
 	for f, values := range t.samples {
 		if n >= len(values) || !finite(values[n]) {
@@ -343,11 +343,13 @@ func (s *subject) idOf(k inventory.Kind) inventory.ID {
 		return s.vm.ID
 	case inventory.KindHost:
 		return s.host.ID
+	case inventory.KindDatastore:
+		return s.datastore.ID
 	}
 	return s.cluster.ID
 }
 
-// fleet is the test's service, VM, host and cluster, with the facts it sets.
+// fleet is the test's service, VM, host, cluster and datastore, with the facts it sets.
 func (t packTest) fleet() *subject {
 	id := func(k inventory.Kind) inventory.ID {
 		return inventory.ID{Source: "test", Kind: k, Ref: k.String() + "1"}
@@ -357,6 +359,9 @@ func (t packTest) fleet() *subject {
 			ID: id(inventory.KindService), Name: "service1", VM: id(inventory.KindVM), Type: "http", State: inventory.ServiceRunning,
 		},
 		cluster: &inventory.Cluster{ID: id(inventory.KindCluster), Name: "cluster1"},
+		datastore: &inventory.Datastore{
+			ID: id(inventory.KindDatastore), Name: "datastore1", Type: "VMFS", CapacityBytes: 10 << 40, Accessible: true,
+		},
 		host: &inventory.Host{
 			ID: id(inventory.KindHost), Name: "host1", Cluster: id(inventory.KindCluster),
 			Connection: inventory.Connected, Power: inventory.PowerOn,

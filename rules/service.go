@@ -67,6 +67,7 @@ func (s *subject) standOn(snap *inventory.Snapshot, id inventory.ID) {
 	if h, ok := snap.Host(v.Host); ok {
 		s.host, s.hostSamples = h.Host, h.Samples
 		s.cluster, _ = snap.Cluster(h.Cluster)
+		s.clusterSamples = snap.ClusterSamples(h.Cluster)
 	}
 }
 

@@ -104,7 +104,7 @@ func (f *Fleet) Expire(now time.Time) {
 		var oldest [metricCount]int64
 		for m := range oldest {
 			age := 2 * old.source.Interval
-			if Metric(m).slow() {
+			if Metric(m).Slow() {
 				age = max(age, 3*SlowInterval)
 			}
 			oldest[m] = now.Add(-age).UnixMilli()

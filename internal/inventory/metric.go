@@ -204,8 +204,8 @@ func MetricsOf(k Kind) []Metric {
 	return out
 }
 
-// slow reports whether the metric is of a quantity that platforms themselves renew only every few minutes.
-func (m Metric) slow() bool {
+// Slow reports whether the metric is of a quantity that platforms themselves renew only every few minutes.
+func (m Metric) Slow() bool {
 	return catalogue[m].Kind == KindDatastore || catalogue[m].Kind == KindCluster
 }
 

@@ -61,12 +61,6 @@ type ServiceView struct {
 	Samples Samples
 }
 
-// ClusterView is a cluster and its last samples.
-type ClusterView struct {
-	*Cluster
-	Samples Samples
-}
-
 // DatastoreView is a datastore and its last samples.
 type DatastoreView struct {
 	*Datastore
@@ -109,6 +103,19 @@ func (s *Snapshot) Cluster(id ID) (*Cluster, bool) {
 		return nil, false
 	}
 	return v.clusters.facts[slot], true
+}
+
+// ClusterSamples are a cluster's last samples, nil if there are none.
+func (s *Snapshot) ClusterSamples(id ID) Samples {
+	v, ok := s.views[id.Source]
+	if !ok || id.Kind != KindCluster {
+		return nil
+	}
+	slot, ok := v.clusters.index[id.Ref]
+	if !ok {
+		return nil
+	}
+	return v.clusters.samples[slot]
 }
 
 // Host is the host of that ID.
