@@ -60,6 +60,13 @@ type Options struct {
 
 	UserAgent string                 // default protip/VERSION
 	Observe   func(operation string) // hears of each message before it is sent (Enumerate, Pull, Release, Get, Invoke), from any goroutine; may be nil
+	Record    func(Exchange)         // is given each message that was answered, as Observe; may be nil
+}
+
+// Exchange is one message and the envelope of its answer.
+type Exchange struct {
+	Operation, Request, Answer string
+	Fault                      bool // the answer is one
 }
 
 // Client speaks to one host. Its methods may be called from any goroutine.
@@ -269,7 +276,11 @@ func (c *Client) send(ctx context.Context, m message) (string, error) {
 		return "", err
 	}
 	c.received.Add(uint64(len(body)))
-	if err := faultOf(body); err != nil {
+	err = faultOf(body)
+	if c.opts.Record != nil {
+		c.opts.Record(Exchange{m.operation, string(envelope), body, err != nil})
+	}
+	if err != nil {
 		return "", err
 	}
 	return body, nil
