@@ -71,10 +71,10 @@ func (m *model) count(n *node, d time.Duration) {
 		vm.hypervisorTicks += 0.01 * run * vcpus * ticks
 		vm.waitNanos += waits * vcpus * float64(d)
 		vm.dispatches += (200 + 2000*run) * vcpus * d.Seconds()
-		vm.readBytes += vm.use.DiskRead * d.Seconds()
-		vm.wroteBytes += vm.use.DiskWritten * d.Seconds()
-		vm.reads += vm.use.DiskRead / 32768 * d.Seconds()
-		vm.writes += vm.use.DiskWritten / 32768 * d.Seconds()
+		vm.traffic.count(vm.use, d)
+		io := n.traffic[vm.volume]
+		io.count(vm.use, d)
+		n.traffic[vm.volume] = io
 		vm.received += vm.use.NetReceived * d.Seconds()
 		vm.sent += vm.use.NetTransmitted * d.Seconds()
 	}
@@ -100,5 +100,5 @@ func (m *model) on(n *node) []*vm {
 // resetCounters is what becomes of a VM's counters when its worker process ends: they are the host's, and begin at nothing on the next.
 func (vm *vm) resetCounters() {
 	vm.runTicks, vm.hypervisorTicks, vm.waitNanos, vm.dispatches = 0, 0, 0, 0
-	vm.readBytes, vm.wroteBytes, vm.reads, vm.writes, vm.received, vm.sent = 0, 0, 0, 0, 0, 0
+	vm.traffic, vm.received, vm.sent = traffic{}, 0, 0
 }

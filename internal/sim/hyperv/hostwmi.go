@@ -211,6 +211,21 @@ func (t *nodeMachine) storageDevices(m *model, add func(map[string]any)) {
 	}
 }
 
+// volumeTraffic is what this host read from and wrote to each cluster shared volume since it started.
+func (t *nodeMachine) volumeTraffic(m *model, add func(map[string]any)) {
+	if t.c.opt.Standalone {
+		return
+	}
+	for _, v := range m.volumes {
+		r := m.perf(t.n, v.name)
+		io := t.n.traffic[v]
+		r["IOReadBytes"], r["IOReadBytesPersec"], r["IOReads"], r["IOReadsPersec"] = io.readBytes, io.readBytes, io.reads, io.reads
+		r["IOWriteBytes"], r["IOWriteBytesPersec"], r["IOWrites"], r["IOWritesPersec"] = io.wroteBytes, io.wroteBytes, io.writes, io.writes
+		r["VolumeState"] = uint32(0)
+		add(r)
+	}
+}
+
 func (t *nodeMachine) vidPartitions(m *model, add func(map[string]any)) {
 	for _, vm := range m.on(t.n) {
 		r := m.perf(t.n, vm.name)

@@ -37,8 +37,23 @@ type node struct {
 	// Integrals since boot, in 100 ns of one logical processor.
 	guestTicks, hypervisorTicks, idleTicks, rootTicks float64
 
+	traffic map[*volume]traffic
+
 	usage float64 // of its processors at the model's present
 }
+
+// traffic is what was read from and written to disks.
+type traffic struct{ readBytes, wroteBytes, reads, writes float64 }
+
+func (io *traffic) count(u load.Use, d time.Duration) {
+	io.readBytes += u.DiskRead * d.Seconds()
+	io.wroteBytes += u.DiskWritten * d.Seconds()
+	io.reads += u.DiskRead / ioSize * d.Seconds()
+	io.writes += u.DiskWritten / ioSize * d.Seconds()
+}
+
+// ioSize is how many bytes one operation reads or writes.
+const ioSize = 32 << 10
 
 type vm struct {
 	index   int
@@ -70,9 +85,10 @@ type vm struct {
 	demand *load.Use // instead of the load's
 
 	// What the host counts of it since it came to that host.
-	use                                                  load.Use
-	runTicks, hypervisorTicks, waitNanos, dispatches     float64 // summed over its processors
-	readBytes, wroteBytes, reads, writes, received, sent float64
+	use                                              load.Use
+	runTicks, hypervisorTicks, waitNanos, dispatches float64 // summed over its processors
+	received, sent                                   float64
+	traffic
 }
 
 // vmState is a VM's EnabledState.
@@ -107,7 +123,7 @@ func newModel(opt Options) (*model, error) {
 	}
 	for i, spec := range opt.Nodes {
 		n := &node{
-			name: orElse(spec.Name, fmt.Sprintf("hv-%02d", i+1)), id: i + 1, cores: spec.Cores, memory: spec.MemoryBytes, state: spec.State, boot: m.boot,
+			name: orElse(spec.Name, fmt.Sprintf("hv-%02d", i+1)), id: i + 1, cores: spec.Cores, memory: spec.MemoryBytes, state: spec.State, boot: m.boot, traffic: map[*volume]traffic{},
 		}
 		if n.cores == 0 {
 			n.cores = 32

@@ -48,6 +48,7 @@ var providers = map[string]provider{
 	"Msvm_SyntheticEthernetPortSettingData":         (*nodeMachine).portSettings,
 	"Msvm_GuestNetworkAdapterConfiguration":         (*nodeMachine).guestAdapters,
 	"Msvm_KvpExchangeComponent":                     (*nodeMachine).exchange,
+	"Msvm_HeartbeatComponent":                       (*nodeMachine).heartbeats,
 	"Msvm_VirtualSystemMigrationService":            (*nodeMachine).migrationService,
 	"Msvm_VirtualSystemMigrationServiceSettingData": (*nodeMachine).migrationSettings,
 	"Msvm_VirtualSystemManagementService":           (*nodeMachine).managementService,
@@ -79,6 +80,7 @@ var providers = map[string]provider{
 	"Win32_PerfRawData_NvspNicStats_HyperVVirtualNetworkAdapter":                  (*nodeMachine).networkAdapters,
 	"Win32_PerfRawData_Counters_HyperVVirtualStorageDevice":                       (*nodeMachine).storageDevices,
 	"Win32_PerfRawData_VidPerfProvider_HyperVVMVidPartition":                      (*nodeMachine).vidPartitions,
+	"Win32_PerfRawData_CsvFsPerfProvider_ClusterCSVFileSystem":                    (*nodeMachine).volumeTraffic,
 	"Win32_PerfRawData_PerfOS_Memory":                                             (*nodeMachine).osMemory,
 	"Win32_PerfRawData_PerfOS_Processor":                                          (*nodeMachine).osProcessors,
 	"Win32_PerfRawData_VmmsVirtualMachineStats_HyperVVirtualMachineHealthSummary": (*nodeMachine).healthSummary,
@@ -205,9 +207,9 @@ func (t *nodeMachine) summary(m *model, vm *vm) map[string]any {
 	}
 	if vm.state == vmRunning {
 		s["ProcessorLoad"] = int(100*vm.use.CPU/max(1, m.pressure(vm.on)) + 0.5)
-		s["Heartbeat"] = heartbeatNoContact
+		s["Heartbeat"] = vm.heartbeat()
 		if vm.guest.Hostname != "" {
-			s["Heartbeat"], s["GuestOperatingSystem"], s["ApplicationHealth"] = heartbeatOK, vm.guest.OS, 2
+			s["GuestOperatingSystem"], s["ApplicationHealth"] = vm.guest.OS, 2
 		}
 		if vm.dynamic {
 			s["MemoryAvailable"] = int(100 * (vm.assigned() - vm.demanded()) / vm.assigned())
@@ -329,6 +331,27 @@ func (t *nodeMachine) exchange(m *model, add func(map[string]any)) {
 		}
 		add(device)
 	}
+}
+
+func (t *nodeMachine) heartbeats(m *model, add func(map[string]any)) {
+	here, _ := t.mine(m)
+	for _, vm := range here {
+		device := map[string]any{
+			"CreationClassName": "Msvm_HeartbeatComponent", "SystemCreationClassName": "Msvm_ComputerSystem", "SystemName": vm.id,
+			"DeviceID": "Microsoft:" + vm.id + `\84EAAE65-2F2E-45F5-9BB5-0E857DC8EB47`, "ElementName": t.local("Heartbeat", "Takt"), "EnabledState": 3,
+		}
+		if vm.state == vmRunning {
+			device["EnabledState"], device["OperationalStatus"] = 2, []int{vm.heartbeat()}
+		}
+		add(device)
+	}
+}
+
+func (vm *vm) heartbeat() int {
+	if vm.guest.Hostname == "" {
+		return heartbeatNoContact
+	}
+	return heartbeatOK
 }
 
 // pairs are what the guest tells its host, each an object in the notation of CIM-XML.

@@ -392,7 +392,8 @@ func compare(have, want any) (order int, comparable bool) {
 		return 0, true
 	}
 	text, isText := have.(string)
-	if !isText {
+	_, isNumber := want.(float64)
+	if !isText || isNumber {
 		return 0, false
 	}
 	return strings.Compare(strings.ToLower(text), strings.ToLower(plainText(want))), true
