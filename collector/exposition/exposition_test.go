@@ -94,6 +94,7 @@ func twoSources(t testing.TB) *inventory.Fleet {
 			{
 				ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-1"), Connection: inventory.Connected,
 				Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
+				CPUReservationHertz: 1e9, MemoryReservationBytes: 1 << 30, Availability: inventory.HighlyAvailable,
 				Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
 				Tags:        []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "web\n"}},
 			},
@@ -266,6 +267,7 @@ func TestAMoveChangesOneSeries(t *testing.T) {
 	apply(t, fleet, inventory.Delta{Source: "lab", VMs: []inventory.VM{{
 		ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-2"), Connection: inventory.Connected,
 		Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
+		CPUReservationHertz: 1e9, MemoryReservationBytes: 1 << 30, Availability: inventory.HighlyAvailable,
 		Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
 		Tags:        []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "web\n"}},
 	}}})

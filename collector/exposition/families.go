@@ -217,6 +217,16 @@ func vmFamilies() []family[inventory.VM] {
 			func(vm *inventory.VM) (float64, bool) { return float64(vm.VCPUs), vm.VCPUs > 0 }),
 		fact("virt_vm_memory_capacity_bytes", "Memory configured for the VM.",
 			func(vm *inventory.VM) (float64, bool) { return vm.MemoryBytes, vm.MemoryBytes > 0 }),
+		fact("virt_vm_cpu_reservation_hertz", "CPU kept for the VM whatever the others want.",
+			func(vm *inventory.VM) (float64, bool) { return vm.CPUReservationHertz, vm.CPUReservationHertz > 0 }),
+		fact("virt_vm_memory_reservation_bytes", "Memory kept for the VM whatever the others want.",
+			func(vm *inventory.VM) (float64, bool) {
+				return vm.MemoryReservationBytes, vm.MemoryReservationBytes > 0
+			}),
+		fact("virt_vm_highly_available", "Whether the platform restarts the VM elsewhere when its host fails (1) or not (0).",
+			func(vm *inventory.VM) (float64, bool) {
+				return truth(vm.Availability == inventory.HighlyAvailable, vm.Availability != "")
+			}),
 		{
 			Family: Family{"virt_vm_annotation_info", inventory.Gauge, "What a VM's owners wrote down of it, as labels that the configuration names."},
 			shows:  facts,

@@ -79,8 +79,11 @@ func (t *tree) restartPriorities(others string, cfg *types.ClusterConfigInfoEx) 
 	return out
 }
 
-// asCluster as a VM's restart priority is the cluster's.
-const asCluster = string(types.ClusterDasVmSettingsRestartPriorityClusterRestartPriority)
+// As a VM's restart priority, asCluster is the cluster's; notRestarted is none.
+const (
+	asCluster    = string(types.ClusterDasVmSettingsRestartPriorityClusterRestartPriority)
+	notRestarted = string(types.ClusterDasVmSettingsRestartPriorityDisabled)
+)
 
 // hostRules are the rules between groups of VMs and groups of hosts.
 func (t *tree) hostRules(cfg *types.ClusterConfigInfoEx) []inventory.HostRule {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http/httptest"
 	"reflect"
 	"slices"
@@ -182,6 +183,75 @@ func TestClusterFacts(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatVMsAreKept: what is reserved for a VM, what finds it from outside, and whether HA restarts it, which its cluster says.
+func TestWhatVMsAreKept(t *testing.T) {
+	t.Parallel()
+	clusters := mixed()
+	clusters[0].Hosts[2].VMs = append(clusters[0].Hosts[2].VMs, sim.VM{
+		Name: "db", GuestIP: "10.1.1.1", MAC: "00:50:56:AA:0B:0C", CPUReserved: 1500, MemoryReserved: 1 << 30,
+	})
+	w := watch(t, sim.Config{Clusters: clusters}, nil)
+	get := func(name string) *inventory.VM { v, _ := w.fleet.Snapshot().VM(w.vm(name)); return v.VM }
+	if db := get("db"); db.CPUReservationHertz != 1.5e9 || db.MemoryReservationBytes != 1<<30 || !slices.Equal(db.MACs, []string{"00:50:56:aa:0b:0c"}) {
+		t.Errorf("db keeps %v Hz and %v B, and is found by %q", db.CPUReservationHertz, db.MemoryReservationBytes, db.MACs)
+	}
+	if b := get("b"); b.CPUReservationHertz != 0 || b.MemoryReservationBytes != 0 || b.MACs != nil {
+		t.Errorf("b has %+v", b)
+	}
+	restarted := func(want map[string]inventory.Availability) func() bool {
+		return func() bool {
+			for name, availability := range want {
+				if get(name).Availability != availability {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	const high, none = inventory.HighlyAvailable, inventory.NotHighlyAvailable
+	// a is left out of HA by a setting of its own.
+	if !restarted(map[string]inventory.Availability{"a": none, "b": high, "d": high, "db": high})() {
+		t.Errorf("with the listing: a %q, b %q, d %q", get("a").Availability, get("b").Availability, get("d").Availability)
+	}
+	ref, _ := w.vc.Cluster("prod")
+	if err := w.vc.SetHA(ref, sim.HA{}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "HA off", restarted(map[string]inventory.Availability{"a": none, "b": none, "d": none, "db": none}))
+	if err := w.vc.SetHA(ref, sim.HA{Enabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "HA on", restarted(map[string]inventory.Availability{"b": high, "d": high, "db": high}))
+}
+
+// TestClusterCounters: what clusters use is what their hosts do, rolled up.
+func TestClusterCounters(t *testing.T) {
+	t.Parallel()
+	w := watch(t, sim.Config{Clusters: mixed(), Load: load.Steady(load.Use{CPU: 0.5, MemoryConsumed: 0.5})}, nil)
+	w.eventually(10*time.Second, "counters of the cluster", func() bool {
+		snap := w.fleet.Snapshot()
+		var cpu, memory float64
+		for h := range snap.Hosts() {
+			c, ok := h.Samples.Value(inventory.HostCPUUsage)
+			m, ok2 := h.Samples.Value(inventory.HostMemoryUsage)
+			if !ok || !ok2 {
+				return false
+			}
+			cpu, memory = cpu+c, memory+m
+		}
+		table := snap.ClusterTable("vc")
+		if len(table.Samples) != 1 {
+			return false
+		}
+		gotCPU, ok := table.Samples[0].Value(inventory.ClusterCPUUsage)
+		gotMemory, ok2 := table.Samples[0].Value(inventory.ClusterMemoryUsage)
+		return ok && ok2 && near(gotCPU, cpu) && near(gotMemory, memory)
+	})
+}
+
+// near reports whether two figures of a steady load are the same but for rounding.
+func near(a, b float64) bool { return a > 0 && math.Abs(a-b) < 0.01*b }
 
 func TestDatastores(t *testing.T) {
 	t.Parallel()

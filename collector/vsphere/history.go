@@ -3,6 +3,7 @@ package vsphere
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -23,35 +24,57 @@ const (
 	absurdLatency = 3600 // seconds
 )
 
-// storeCounters are the counters of datastores that are sampled, all in milliseconds. There are no realtime ones.
-var storeCounters = map[string]inventory.Metric{
-	"datastore.totalReadLatency.average":  inventory.DatastoreReadLatency,
-	"datastore.totalWriteLatency.average": inventory.DatastoreWriteLatency,
-}
+// Objects of which there are no realtime counters. A level is all that is taken of them.
+var (
+	storeCounters = []counter{
+		{"datastore.totalReadLatency.average", inventory.DatastoreReadLatency, level, 1e-3, absurdLatency},
+		{"datastore.totalWriteLatency.average", inventory.DatastoreWriteLatency, level, 1e-3, absurdLatency},
+	}
+	clusterCounters = []counter{
+		{"cpu.usagemhz.average", inventory.ClusterCPUUsage, level, 1e6, 1000 * absurdHertz},
+		{"mem.consumed.average", inventory.ClusterMemoryUsage, level, kibi, 1000 * absurdBytes},
+	}
+)
 
 // history is what one connection knows of the counters in the vCenter's database.
 type history struct {
 	*follower
-	counters []types.PerfMetricId // nil before resolve
-	metrics  map[int32]inventory.Metric
-	batch    int // datastores in a query
+	kinds    []*recorded
+	resolved bool
 }
 
-// sampleHistory polls the counters of datastores, which come every five minutes.
-func (f *follower) sampleHistory(ctx context.Context) error {
+// recorded is a kind of object whose counters are asked of the database.
+type recorded struct {
+	counted
+	byID  map[int32]*counter
+	batch int // objects in a query
+}
+
+func newHistory(f *follower) *history {
 	h := &history{follower: f}
+	for _, of := range []counted{
+		wanted(typeStore, storeCounters, &f.opts.Collect), wanted(typeCluster, clusterCounters, &f.opts.Collect),
+	} {
+		if len(of.counters) > 0 {
+			h.kinds = append(h.kinds, &recorded{counted: of})
+		}
+	}
+	return h
+}
+
+// sampleHistory polls the counters of datastores and clusters, which come every five minutes.
+func (f *follower) sampleHistory(ctx context.Context) error {
+	h := newHistory(f)
+	if len(h.kinds) == 0 {
+		return nil
+	}
 	next := func(time.Time) time.Duration { return inventory.SlowInterval }
 	return f.each(ctx, "history", next, h.cycle)
 }
 
+// cycle asks for every kind. One that fails costs only its own samples.
 func (h *history) cycle(ctx context.Context) error {
-	h.mu.Lock()
-	refs := h.tree.reachable()
-	h.mu.Unlock()
-	if len(refs) == 0 {
-		return nil
-	}
-	if h.counters == nil {
+	if !h.resolved {
 		if err := h.resolve(ctx); err != nil {
 			return err
 		}
@@ -61,20 +84,38 @@ func (h *history) cycle(ctx context.Context) error {
 		return err
 	}
 	var lost error
-	for batch := range slices.Chunk(refs, h.batch) {
-		samples, err := h.query(ctx, batch, skew)
+	for _, of := range h.kinds {
+		h.mu.Lock()
+		refs := h.tree.reachable(of.kind)
+		h.mu.Unlock()
+		if len(of.ids) == 0 || len(refs) == 0 {
+			continue
+		}
+		if err := h.kindCycle(ctx, of, refs, skew); platform.IsNotAuthenticated(err) || ctx.Err() != nil {
+			return err
+		} else if err != nil {
+			lost = err
+		}
+	}
+	return lost
+}
+
+func (h *history) kindCycle(ctx context.Context, of *recorded, refs []string, skew time.Duration) error {
+	var lost error
+	for batch := range slices.Chunk(refs, of.batch) {
+		samples, err := h.query(ctx, of, batch, skew)
 		if platform.IsNotAuthenticated(err) || ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
 			lost = err
 			if platform.IsOverload(err) {
-				h.batch = max(h.batch/2, 1) // in the next cycle
+				of.batch = max(of.batch/2, 1) // in the next cycle
 			}
 			continue
 		}
 		h.mu.Lock()
-		// A datastore may be gone meanwhile.
+		// An object may be gone meanwhile.
 		samples = slices.DeleteFunc(samples, func(s inventory.SampleSet) bool { return !h.tree.has(s.ID) })
 		if len(samples) > 0 {
 			h.emit(inventory.Delta{Source: h.opts.Name, Samples: samples})
@@ -84,9 +125,12 @@ func (h *history) cycle(ctx context.Context) error {
 	return lost
 }
 
-// reachable are the datastores that the vCenter can have current figures of, in one order.
-func (t *tree) reachable() []string {
+// reachable are the datastores or clusters that the vCenter can have current figures of, in one order.
+func (t *tree) reachable(kind string) []string {
 	var refs []string
+	if kind == typeCluster {
+		return slices.Sorted(maps.Keys(t.clusters))
+	}
 	for ref, s := range t.stores {
 		if s.Accessible {
 			refs = append(refs, ref)
@@ -97,45 +141,44 @@ func (t *tree) reachable() []string {
 }
 
 func (h *history) resolve(ctx context.Context) error {
-	ref := h.conn.ServiceContent.PerfManager
-	if ref == nil {
-		return errors.New("vcenter has no performance manager")
-	}
-	props, err := h.conn.Properties(ctx, *ref, "perfCounter")
+	ids, err := h.counterIDs(ctx)
 	if err != nil {
 		return err
 	}
-	infos, _ := platform.Get[types.ArrayOfPerfCounterInfo](props, "perfCounter")
-	metrics := map[int32]inventory.Metric{}
-	var counters []types.PerfMetricId
-	for i := range infos.PerfCounterInfo {
-		c := &infos.PerfCounterInfo[i]
-		if c.GroupInfo == nil || c.NameInfo == nil {
-			continue
-		}
-		if m, ok := storeCounters[c.Name()]; ok {
-			metrics[c.Key] = m
-			counters = append(counters, types.PerfMetricId{CounterId: c.Key})
-		}
-	}
-	if len(counters) == 0 {
-		return errors.New("vcenter has none of the counters of datastores")
-	}
-	limit := (&perf{follower: h.follower}).maxQueryMetrics(ctx)
+	limit := h.maxQueryMetrics(ctx)
 	if limit == 0 {
 		limit = defaultMaxQuery
 	}
-	h.metrics, h.counters, h.batch = metrics, counters, max(limit/len(counters), 1)
+	has := 0
+	for _, of := range h.kinds {
+		of.resolve(ids)
+		of.byID = map[int32]*counter{}
+		for i := range of.counters {
+			if place := of.place[i]; place >= 0 {
+				of.byID[of.ids[place]] = &of.counters[i]
+				has++
+			}
+		}
+		of.batch = max(limit/max(len(of.ids), 1), 1)
+	}
+	if has == 0 {
+		return errors.New("vcenter has none of the counters of datastores and clusters")
+	}
+	h.resolved = true
 	return nil
 }
 
-func (h *history) query(ctx context.Context, refs []string, skew time.Duration) ([]inventory.SampleSet, error) {
+func (h *history) query(ctx context.Context, of *recorded, refs []string, skew time.Duration) ([]inventory.SampleSet, error) {
 	start := h.opts.Clock.Now().Add(-skew - lookBack)
 	req := types.QueryPerf{This: *h.conn.ServiceContent.PerfManager}
+	var metrics []types.PerfMetricId
+	for _, id := range of.ids {
+		metrics = append(metrics, types.PerfMetricId{CounterId: id})
+	}
 	for _, ref := range refs {
 		req.QuerySpec = append(req.QuerySpec, types.PerfQuerySpec{
-			Entity: types.ManagedObjectReference{Type: typeStore, Value: ref}, StartTime: &start,
-			MetricId: h.counters, IntervalId: historical, Format: string(types.PerfFormatNormal),
+			Entity: types.ManagedObjectReference{Type: of.kind, Value: ref}, StartTime: &start,
+			MetricId: metrics, IntervalId: historical, Format: string(types.PerfFormatNormal),
 		})
 	}
 	res, err := methods.QueryPerf(ctx, h.conn, &req)
@@ -146,16 +189,16 @@ func (h *history) query(ctx context.Context, refs []string, skew time.Duration) 
 	var out []inventory.SampleSet
 	for _, base := range res.Returnval {
 		if answer, ok := base.(*types.PerfEntityMetric); ok {
-			out = append(out, h.samples(answer, skew, now)...)
+			out = append(out, h.samples(of, answer, skew, now)...)
 		}
 	}
 	return out, nil
 }
 
 // samples are the newest value of each counter. Counters may differ in how new it is.
-func (h *history) samples(answer *types.PerfEntityMetric, skew time.Duration, now time.Time) []inventory.SampleSet {
+func (h *history) samples(of *recorded, answer *types.PerfEntityMetric, skew time.Duration, now time.Time) []inventory.SampleSet {
 	id := h.tree.idOf(answer.Entity)
-	if id.Kind != inventory.KindDatastore {
+	if answer.Entity.Type != of.kind {
 		return nil
 	}
 	var out []inventory.SampleSet
@@ -164,17 +207,17 @@ func (h *history) samples(answer *types.PerfEntityMetric, skew time.Duration, no
 		if !ok || series.Id.Instance != "" || len(series.Value) != len(answer.SampleInfo) {
 			continue
 		}
-		metric, ok := h.metrics[series.Id.CounterId]
-		if !ok {
+		counter := of.byID[series.Id.CounterId]
+		if counter == nil {
 			continue
 		}
-		for i, ms := range slices.Backward(series.Value) {
+		for i, n := range slices.Backward(series.Value) {
 			at := answer.SampleInfo[i].Timestamp.Add(skew)
-			if ms < 0 || at.After(now.Add(time.Minute)) { // -1 is a gap
+			if n < 0 || at.After(now.Add(time.Minute)) { // -1 is a gap
 				continue
 			}
 			v := values{}
-			if v.add(metric, float64(ms)/1000, absurdLatency) {
+			if v.add(counter.metric, float64(n)*counter.unit, counter.limit) {
 				out = append(out, inventory.SampleSet{ID: id, At: at.UnixMilli(), Values: v})
 			}
 			break

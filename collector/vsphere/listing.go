@@ -127,6 +127,7 @@ func (f *follower) apply(ctx context.Context, set *types.UpdateSet, begin, synce
 	if err := f.reread(ctx, &u); err != nil {
 		return err
 	}
+	f.tree.touchAvailable(&u)
 	d := inventory.Delta{Source: f.opts.Name, Begin: begin, Synced: synced, Removed: u.removed}
 	for _, id := range u.order {
 		f.tree.put(&d, id)
@@ -152,6 +153,18 @@ func (u *updates) touch(id inventory.ID) {
 	if !u.touched[id] {
 		u.touched[id] = true
 		u.order = append(u.order, id)
+	}
+}
+
+// touchAvailable touches the VMs that a change of their host or cluster makes restartable, or not any more.
+func (t *tree) touchAvailable(u *updates) {
+	if !slices.ContainsFunc(u.order, func(id inventory.ID) bool { return id.Kind == inventory.KindCluster || id.Kind == inventory.KindHost }) {
+		return
+	}
+	for _, v := range t.inOrder() {
+		if v.Availability != t.availability(v) {
+			u.touch(v.ID)
+		}
 	}
 }
 

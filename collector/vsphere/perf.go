@@ -88,13 +88,28 @@ func (p *perf) learnPhase(newest, asked time.Time) {
 
 // resolve learns which counters the vCenter has, and what it allows.
 func (p *perf) resolve(ctx context.Context) error {
-	ref := p.conn.ServiceContent.PerfManager
-	if ref == nil {
-		return errors.New("vcenter has no performance manager")
-	}
-	props, err := p.conn.Properties(ctx, *ref, "perfCounter")
+	ids, err := p.counterIDs(ctx)
 	if err != nil {
 		return err
+	}
+	p.vms.resolve(ids)
+	p.hosts.resolve(ids)
+	if len(p.vms.ids)+len(p.hosts.ids) == 0 {
+		return errors.New("vcenter has none of the counters that are sampled")
+	}
+	p.limit, p.resolved = p.maxQueryMetrics(ctx), true
+	return nil
+}
+
+// counterIDs are the ids of the vCenter's counters, by name.
+func (f *follower) counterIDs(ctx context.Context) (map[string]int32, error) {
+	ref := f.conn.ServiceContent.PerfManager
+	if ref == nil {
+		return nil, errors.New("vcenter has no performance manager")
+	}
+	props, err := f.conn.Properties(ctx, *ref, "perfCounter")
+	if err != nil {
+		return nil, err
 	}
 	infos, _ := platform.Get[types.ArrayOfPerfCounterInfo](props, "perfCounter")
 	ids := make(map[string]int32, len(infos.PerfCounterInfo))
@@ -107,13 +122,7 @@ func (p *perf) resolve(ctx context.Context) error {
 			ids[c.Name()] = c.Key
 		}
 	}
-	p.vms.resolve(ids)
-	p.hosts.resolve(ids)
-	if len(p.vms.ids)+len(p.hosts.ids) == 0 {
-		return errors.New("vcenter has none of the counters that are sampled")
-	}
-	p.limit, p.resolved = p.maxQueryMetrics(ctx), true
-	return nil
+	return ids, nil
 }
 
 // resolve takes the counters' ids, by name.
@@ -130,12 +139,12 @@ func (c *counted) resolve(ids map[string]int32) {
 
 // maxQueryMetrics is how many metrics the vCenter's administrator allows in one query: 0 if it does not say, or has no limit.
 // It binds queries of the database and mostly not realtime ones; only a query that is refused for it is cut to it.
-func (p *perf) maxQueryMetrics(ctx context.Context) int {
-	if p.conn.ServiceContent.Setting == nil {
+func (f *follower) maxQueryMetrics(ctx context.Context) int {
+	if f.conn.ServiceContent.Setting == nil {
 		return 0
 	}
-	res, err := methods.QueryOptions(ctx, p.conn, &types.QueryOptions{
-		This: *p.conn.ServiceContent.Setting, Name: "config.vpxd.stats.maxQueryMetrics",
+	res, err := methods.QueryOptions(ctx, f.conn, &types.QueryOptions{
+		This: *f.conn.ServiceContent.Setting, Name: "config.vpxd.stats.maxQueryMetrics",
 	})
 	if err != nil {
 		return 0 // the setting is missing where nobody has set it

@@ -104,7 +104,8 @@ func TestHostRulesOfUnknownGroups(t *testing.T) {
 
 func TestHistorySamples(t *testing.T) {
 	now := time.Unix(1_700_000_100, 0)
-	h := &history{follower: &follower{tree: newTree("vc")}, metrics: map[int32]inventory.Metric{1: inventory.DatastoreReadLatency}}
+	h := &history{follower: &follower{tree: newTree("vc")}}
+	of := &recorded{counted: counted{kind: typeStore}, byID: map[int32]*counter{1: &storeCounters[0]}}
 	ds := types.ManagedObjectReference{Type: typeStore, Value: "datastore-1"}
 	at := func(minutes ...int) (info []types.PerfSampleInfo) {
 		for _, m := range minutes {
@@ -141,7 +142,7 @@ func TestHistorySamples(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			skew := 3 * time.Second
-			got := h.samples(&types.PerfEntityMetric{PerfEntityMetricBase: types.PerfEntityMetricBase{Entity: tt.entity}, SampleInfo: tt.info, Value: tt.values}, skew, now)
+			got := h.samples(of, &types.PerfEntityMetric{PerfEntityMetricBase: types.PerfEntityMetricBase{Entity: tt.entity}, SampleInfo: tt.info, Value: tt.values}, skew, now)
 			if tt.want < 0 {
 				if len(got) > 0 {
 					t.Errorf("%+v", got)

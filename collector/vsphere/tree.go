@@ -208,6 +208,7 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 	case inventory.KindVM:
 		if v := t.vms[id.Ref]; v != nil {
 			v.GuestOS = cmp.Or(v.guestRuns, v.guestConfigured)
+			v.Availability = t.availability(v)
 			v.Annotations, v.Tags = t.slow.annotations(v.written), t.slow.tags[id.Ref]
 			d.VMs = append(d.VMs, v.VM)
 		}
@@ -228,6 +229,26 @@ func (t *tree) runs(v *vm) bool { return v.runsOn(t.hosts[v.Host.Ref]) }
 // runsOn is runs for a VM whose host, nil if it is not known, is at hand.
 func (v *vm) runsOn(h *host) bool {
 	return v.Power == inventory.PowerOn && v.Connection == inventory.Connected && h != nil && h.answers()
+}
+
+// availability is whether HA restarts the VM elsewhere; empty if that is not known.
+func (t *tree) availability(v *vm) inventory.Availability {
+	h := t.hosts[v.Host.Ref]
+	if h == nil {
+		return ""
+	}
+	c := t.clusters[h.Cluster.Ref]
+	if c == nil || c.Unread {
+		return ""
+	}
+	priority, other := c.RestartPriorities[v.ID]
+	if !other {
+		priority = c.RestartPriority
+	}
+	if !c.HA.Enabled || priority == notRestarted {
+		return inventory.NotHighlyAvailable
+	}
+	return inventory.HighlyAvailable
 }
 
 // answers reports whether the vCenter has current figures of the host. Those of a disconnected host are frozen, not absent.
@@ -262,20 +283,23 @@ var (
 	}
 
 	vmPaths = map[string]func(*tree, *vm, any){
-		"name":                         func(_ *tree, m *vm, v any) { m.Name = name(v) },
-		"runtime.host":                 func(t *tree, m *vm, v any) { m.Host = t.hostOf(v) },
-		"runtime.connectionState":      func(_ *tree, m *vm, v any) { m.Connection = vmConnection(v) },
-		"runtime.powerState":           func(_ *tree, m *vm, v any) { m.Power = vmPower(v) },
-		"summary.config.uuid":          func(_ *tree, m *vm, v any) { m.UUID, _ = v.(string) },
-		"summary.config.template":      func(_ *tree, m *vm, v any) { m.Template, _ = v.(bool) },
-		"summary.config.numCpu":        func(_ *tree, m *vm, v any) { m.VCPUs = int(number(v)) },
-		"summary.config.memorySizeMB":  func(_ *tree, m *vm, v any) { m.MemoryBytes = number(v) * mebi },
-		"summary.config.guestFullName": func(_ *tree, m *vm, v any) { m.guestConfigured, _ = v.(string) },
-		"guest.guestFullName":          func(_ *tree, m *vm, v any) { m.guestRuns, _ = v.(string) },
-		"guest.hostName":               func(_ *tree, m *vm, v any) { m.GuestHostname, _ = v.(string) },
-		"guest.ipAddress":              func(_ *tree, m *vm, v any) { m.GuestIP, _ = v.(string) },
-		"datastore":                    func(t *tree, m *vm, v any) { m.Datastores = t.storesOf(v) },
-		customValue:                    func(_ *tree, m *vm, v any) { m.written = written(v) },
+		"name":                             func(_ *tree, m *vm, v any) { m.Name = name(v) },
+		"runtime.host":                     func(t *tree, m *vm, v any) { m.Host = t.hostOf(v) },
+		"runtime.connectionState":          func(_ *tree, m *vm, v any) { m.Connection = vmConnection(v) },
+		"runtime.powerState":               func(_ *tree, m *vm, v any) { m.Power = vmPower(v) },
+		"summary.config.uuid":              func(_ *tree, m *vm, v any) { m.UUID, _ = v.(string) },
+		"summary.config.template":          func(_ *tree, m *vm, v any) { m.Template, _ = v.(bool) },
+		"summary.config.numCpu":            func(_ *tree, m *vm, v any) { m.VCPUs = int(number(v)) },
+		"summary.config.memorySizeMB":      func(_ *tree, m *vm, v any) { m.MemoryBytes = number(v) * mebi },
+		"summary.config.guestFullName":     func(_ *tree, m *vm, v any) { m.guestConfigured, _ = v.(string) },
+		"guest.guestFullName":              func(_ *tree, m *vm, v any) { m.guestRuns, _ = v.(string) },
+		"guest.hostName":                   func(_ *tree, m *vm, v any) { m.GuestHostname, _ = v.(string) },
+		"guest.ipAddress":                  func(_ *tree, m *vm, v any) { m.GuestIP, _ = v.(string) },
+		"guest.net":                        func(_ *tree, m *vm, v any) { m.MACs = macs(v) },
+		"summary.config.cpuReservation":    func(_ *tree, m *vm, v any) { m.CPUReservationHertz = number(v) * 1e6 },
+		"summary.config.memoryReservation": func(_ *tree, m *vm, v any) { m.MemoryReservationBytes = number(v) * mebi },
+		"datastore":                        func(t *tree, m *vm, v any) { m.Datastores = t.storesOf(v) },
+		customValue:                        func(_ *tree, m *vm, v any) { m.written = written(v) },
 	}
 
 	storePaths = map[string]func(*tree, *store, any){
@@ -339,6 +363,23 @@ func (t *tree) storesOf(v any) []inventory.ID {
 	ids := t.idsOf(refs.ManagedObjectReference, inventory.KindDatastore)
 	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
 	return ids
+}
+
+// maxMACs is more network adapters than a VM can have.
+const maxMACs = 64
+
+// macs are the addresses of those network adapters of a guest that are devices of the VM; a guest has others of its own making.
+func macs(v any) []string {
+	nics, _ := v.(types.ArrayOfGuestNicInfo)
+	var out []string
+	for i := range nics.GuestNicInfo {
+		nic := &nics.GuestNicInfo[i]
+		if nic.DeviceConfigId > 0 && nic.MacAddress != "" && len(out) < maxMACs {
+			out = append(out, strings.ToLower(nic.MacAddress))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // mounts are the hosts that have a datastore. None at all is taken for not known: what nobody has nobody would list.

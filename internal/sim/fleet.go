@@ -71,19 +71,22 @@ type Host struct {
 
 // VM is a virtual machine to be built.
 type VM struct {
-	Name          string
-	UUID          string  // the instance UUID; default: made from the vCenter's name and the VM's number
-	VCPUs         int     // default 2
-	MemoryBytes   float64 // default 4 GiB
-	GuestID       string  // default ubuntu64Guest
-	GuestOS       string  // default: from GuestID
-	GuestHostname string
-	GuestIP       string
-	Off           bool
-	Template      bool
-	DRSBehavior   types.DrsBehavior   // an override of the cluster's; "disabled" takes the VM out of DRS
-	Restart       types.DasVmPriority // an override of the cluster's HA
-	Datastore     string              // default: the first
+	Name           string
+	UUID           string  // the instance UUID; default: made from the vCenter's name and the VM's number
+	VCPUs          int     // default 2
+	MemoryBytes    float64 // default 4 GiB
+	GuestID        string  // default ubuntu64Guest
+	GuestOS        string  // default: from GuestID
+	GuestHostname  string
+	GuestIP        string
+	Off            bool
+	Template       bool
+	DRSBehavior    types.DrsBehavior   // an override of the cluster's; "disabled" takes the VM out of DRS
+	Restart        types.DasVmPriority // an override of the cluster's HA
+	Datastore      string              // default: the first
+	MAC            string              // of its network adapter, as its tools tell
+	CPUReserved    int                 // MHz
+	MemoryReserved float64             // bytes
 }
 
 // DRSDisabled as a VM's DRSBehavior means that DRS leaves the VM alone.
@@ -107,6 +110,7 @@ func Uniform(hosts, vms int) []Cluster {
 			host.VMs = append(host.VMs, VM{
 				Name: fmt.Sprintf("vm-%05d", v+1), VCPUs: 2 << (v / hosts % 3), MemoryBytes: float64(int64(4<<(v/hosts%3)) << 30),
 				GuestHostname: fmt.Sprintf("vm-%05d.example.org", v+1), GuestIP: fmt.Sprintf("10.%d.%d.%d", v>>16&255, v>>8&255, v&255),
+				MAC: fmt.Sprintf("00:50:56:%02x:%02x:%02x", v>>16&255, v>>8&255, v&255),
 			})
 		}
 		last := &clusters[len(clusters)-1]
@@ -393,6 +397,12 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 		GuestId: spec.GuestID, GuestFullName: spec.GuestOS, HostName: spec.GuestHostname, IpAddress: spec.GuestIP,
 		GuestState: string(types.VirtualMachineGuestStateNotRunning), ToolsStatus: types.VirtualMachineToolsStatusToolsNotRunning,
 	}
+	if spec.MAC != "" {
+		vm.Guest.Net = []types.GuestNicInfo{
+			{Network: "VM Network", MacAddress: spec.MAC, Connected: true, DeviceConfigId: 4000, IpAddress: []string{spec.GuestIP}},
+			{Network: "", MacAddress: "02:42:00:00:00:01", Connected: true, DeviceConfigId: -1}, // a bridge in the guest
+		}
+	}
 	if !spec.Off && !spec.Template {
 		boot := created.Add(-240 * time.Hour)
 		vm.Runtime.PowerState, vm.Runtime.BootTime = types.VirtualMachinePowerStatePoweredOn, &boot
@@ -412,6 +422,7 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 		Config: types.VirtualMachineConfigSummary{
 			Name: spec.Name, Template: spec.Template, VmPathName: path, MemorySizeMB: memoryMB, NumCpu: int32(spec.VCPUs),
 			Uuid: vm.Config.Uuid, InstanceUuid: spec.UUID, GuestId: spec.GuestID, GuestFullName: spec.GuestOS,
+			CpuReservation: int32(spec.CPUReserved), MemoryReservation: int32(spec.MemoryReserved / (1 << 20)),
 		},
 		QuickStats: types.VirtualMachineQuickStats{GuestHeartbeatStatus: types.ManagedEntityStatusGray},
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// A vCenter rolls samples up to 300 s and keeps these of datastores, which have no realtime ones. Here they go back as far as a
+// A vCenter rolls samples up to 300 s and keeps these of datastores and clusters, which have no realtime ones. Here they go back as far as a
 // VM's past does.
 const rollUp = 300 * time.Second
 
@@ -41,7 +41,6 @@ func (storeLoad) mean(f flow) int64 {
 
 // queryStore answers for a datastore: the intervals that ended in the time asked for, oldest first.
 func (g *gateway) queryStore(spec *types.PerfQuerySpec, kept memo) types.BasePerfEntityMetricBase {
-	base := types.PerfEntityMetricBase{Entity: spec.Entity}
 	var ends []time.Time
 	if spec.IntervalId == int32(rollUp/time.Second) {
 		ends = rolledUp(spec, kept.usage.latest())
@@ -58,21 +57,68 @@ func (g *gateway) queryStore(spec *types.PerfQuerySpec, kept memo) types.BasePer
 			}
 		}
 	}
+	return g.rolledUpOf(spec, ends, func(counter string, i int) (int64, bool) {
+		read, ok := storeCounters[counter]
+		if !ok {
+			return 0, false
+		}
+		return read(loads[i]), true
+	})
+}
+
+// clusterCounters are those of clusters: the sum of their hosts', by name.
+var clusterCounters = map[string]func(hostSample) int64{
+	"cpu.usagemhz.average": func(h hostSample) int64 { return h.usageMHz },
+	"mem.consumed.average": func(h hostSample) int64 { return h.consumedKB },
+}
+
+// queryCluster answers for a cluster: the mean over each interval of what its hosts come to.
+func (g *gateway) queryCluster(spec *types.PerfQuerySpec, kept memo) types.BasePerfEntityMetricBase {
+	cluster, ok := g.vc.reg.Get(spec.Entity).(*simulator.ClusterComputeResource)
+	if !ok {
+		return nil
+	}
+	var ends []time.Time
+	if spec.IntervalId == int32(rollUp/time.Second) {
+		ends = rolledUp(spec, kept.usage.latest())
+	}
+	return g.rolledUpOf(spec, ends, func(counter string, i int) (sum int64, ok bool) {
+		read, ok := clusterCounters[counter]
+		if !ok {
+			return 0, false
+		}
+		for at := ends[i].Add(sampleLength - rollUp); !at.After(ends[i]); at = at.Add(sampleLength) {
+			s := kept.at(at)
+			for _, host := range cluster.Host {
+				sum += read(s.hosts[host])
+			}
+		}
+		return sum / int64(rollUp/sampleLength), true
+	})
+}
+
+// rolledUpOf is the answer for an object and the intervals that ended at those times. value is that of a counter in one of them,
+// false for a counter that the object does not have.
+func (g *gateway) rolledUpOf(spec *types.PerfQuerySpec, ends []time.Time, value func(counter string, i int) (int64, bool)) types.BasePerfEntityMetricBase {
+	base := types.PerfEntityMetricBase{Entity: spec.Entity}
 	names := map[int32]string{}
 	for i := range g.catalogue {
 		names[g.catalogue[i].Key] = g.catalogue[i].Name()
 	}
 	var found []series
 	for _, id := range spec.MetricId {
-		read, ok := storeCounters[names[id.CounterId]]
-		if !ok || len(ends) == 0 || id.Instance != "" && id.Instance != "*" {
+		if id.Instance != "" && id.Instance != "*" {
 			continue
 		}
 		s := series{id: types.PerfMetricId{CounterId: id.CounterId}}
-		for _, load := range loads {
-			s.values = append(s.values, read(load))
+		for i := range ends {
+			if v, ok := value(names[id.CounterId], i); ok {
+				s.values = append(s.values, v)
+			}
 		}
-		found = append(found, s)
+		if s.values != nil {
+			found = append(found, s)
+		}
 	}
 	if spec.Format == string(types.PerfFormatCsv) {
 		var info []string

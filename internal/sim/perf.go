@@ -155,8 +155,11 @@ func (g *gateway) queryEntity(spec *types.PerfQuerySpec, kept memo) types.BasePe
 	if g.vc.reg.Get(spec.Entity) == nil {
 		return nil
 	}
-	if spec.Entity.Type == "Datastore" {
+	switch spec.Entity.Type {
+	case "Datastore":
 		return g.queryStore(spec, kept)
+	case "ClusterComputeResource":
+		return g.queryCluster(spec, kept)
 	}
 	var samples []*sample
 	if spec.IntervalId == 0 || spec.IntervalId == int32(sampleLength/time.Second) {
