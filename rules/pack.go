@@ -24,6 +24,7 @@ const (
 	maxRules       = 100
 	maxConfigKeys  = 100
 	maxTests       = 100
+	maxEvery       = 24 * time.Hour
 	maxFor         = 30 * 24 * time.Hour
 	maxDescription = 4096
 	maxWith        = 10
@@ -57,6 +58,7 @@ type Rule struct {
 	On       inventory.Kind
 	When     string
 	For      time.Duration // how long when must hold
+	Every    time.Duration // how old the answers to its PromQL may be; 0: as new as the evaluation
 	Clear    string        // empty: when no longer holds
 	Severity Severity
 	Summary  string
@@ -80,8 +82,8 @@ func (r *Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // String is pack/rule.
 func (r *Rule) String() string { return r.Pack.Name + "/" + r.Name }
 
-// SettleRange is how long after a change the rule still judges what was before it: the longest range in with, and for.
-func (r *Rule) SettleRange() time.Duration { return r.reach + r.For }
+// SettleRange is how long after a change the rule still judges what was before it: the longest range in with, every, and for.
+func (r *Rule) SettleRange() time.Duration { return r.reach + r.Every + r.For }
 
 // cause is the rule's condition in words, with the thresholds that hold for an object in place.
 func (r *Rule) cause(s *subject) string {
@@ -261,7 +263,7 @@ func asScalar(v any) (any, bool) {
 
 func (p *packParser) readRule(n *yaml.Node) *Rule {
 	r := &Rule{Pack: p.pack, settings: map[string]bool{}, line: n.Line, column: n.Column}
-	var when, clear, summary, remedy, with, alert *yaml.Node
+	var when, clear, summary, remedy, with, alert, every *yaml.Node
 	p.mapping(n, "a rule",
 		key{"name", true, func(n *yaml.Node) { r.Name = p.matching(n, "name", ruleName, "use CamelCase, as in HostCPUOverload") }},
 		key{"on", true, func(n *yaml.Node) {
@@ -271,6 +273,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		key{"when", false, func(n *yaml.Node) { when = n }},
 		key{"on_alert", false, func(n *yaml.Node) { alert = n }},
 		key{"for", false, func(n *yaml.Node) { r.For = p.duration(n, "for", maxFor) }},
+		key{"every", false, func(n *yaml.Node) { every, r.Every = n, p.duration(n, "every", maxEvery) }},
 		key{"clear", false, func(n *yaml.Node) { clear = n }},
 		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
 		key{"summary", true, func(n *yaml.Node) { summary = n }},
@@ -292,6 +295,9 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		p.failNode(n, "", "a rule needs when, or on_alert")
 	case alert != nil && (when != nil || clear != nil || with != nil):
 		p.failNode(alert, "remove the one or the other", "on_alert is beside when, clear or with")
+	}
+	if every != nil && with == nil {
+		p.failNode(every, "remove it", "every is for rules that bind PromQL")
 	}
 	if alert != nil {
 		p.readAlert(r, alert)

@@ -55,6 +55,19 @@ func (s *Set) Queries() []Query {
 	return out
 }
 
+// Every is how old the answer to a query may be: the shortest every of the rules that ask it; 0 is as new as the evaluation.
+func (s *Set) Every(q Query) time.Duration {
+	every := time.Duration(-1)
+	for _, r := range s.rules {
+		for _, f := range r.with {
+			if (Query{f.query, r.On}) == q && (every < 0 || r.Every < every) {
+				every = r.Every
+			}
+		}
+	}
+	return max(every, 0)
+}
+
 // readWith binds names to PromQL.
 func (p *packParser) readWith(r *Rule, n *yaml.Node) {
 	p.pairs(n, "with", func(k, v *yaml.Node) {
@@ -206,16 +219,19 @@ func words(labels history.Labels) string {
 func (s *Set) Ask(ctx context.Context, past history.Querier, snap *inventory.Snapshot, now time.Time) map[Query]Answer {
 	out := map[Query]Answer{}
 	for _, q := range s.Queries() {
-		if past == nil {
-			out[q] = Answer{Err: ErrNoHistory}
-			continue
-		}
-		vector, err := past.Query(ctx, q.Expr, now)
-		if err != nil {
-			out[q] = Answer{Err: err}
-			continue
-		}
-		out[q] = s.Join(snap, q, vector)
+		out[q] = s.AskOne(ctx, past, snap, q, now)
 	}
 	return out
+}
+
+// AskOne is Ask of one query.
+func (s *Set) AskOne(ctx context.Context, past history.Querier, snap *inventory.Snapshot, q Query, now time.Time) Answer {
+	if past == nil {
+		return Answer{Err: ErrNoHistory}
+	}
+	vector, err := past.Query(ctx, q.Expr, now)
+	if err != nil {
+		return Answer{Err: err}
+	}
+	return s.Join(snap, q, vector)
 }

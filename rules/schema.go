@@ -43,6 +43,7 @@ func Schema() map[string]any {
 			"additionalProperties": str("the label's value"), "maxProperties": maxMatchers,
 		},
 		"for":      duration,
+		"every":    duration,
 		"clear":    expression("where it holds, the tip is over; default: when no longer does"),
 		"severity": one("how bad it is", string(Critical), string(Warning), string(Info)),
 		"summary":  str("one line, with expressions between {{ and }}"),

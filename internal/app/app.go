@@ -21,6 +21,7 @@ import (
 	"github.com/protip/protip/collector/exposition"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/history"
+	"github.com/protip/protip/internal/history/tsdb"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/internal/web"
@@ -52,12 +53,14 @@ type App struct {
 	sources  []build.Built
 	store    *store.Store
 	past     history.Querier // nil: no history is kept
+	kept     *tsdb.Store     // nil: it is kept elsewhere, or not at all
 	acting   *acting         // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
 	pages    http.Handler
 	settings atomic.Pointer[settings]
 	reload   sync.Mutex // one reload at a time
 
+	answers   memory     // of history, to queries that need not be asked at every evaluation
 	notifying sync.Mutex // keeps events in order
 
 	mu     sync.Mutex // guards what follows
@@ -102,14 +105,18 @@ func New(ctx context.Context, o Options) (*App, error) {
 		return nil, err
 	}
 	if a.tips, err = a.store.LoadTips(ctx); err == nil {
+		err = a.openHistory(settings, registry)
+	}
+	if err == nil {
 		a.acting, err = a.newActing(ctx, settings.config, registry)
 	}
 	if err != nil {
-		return nil, errors.Join(err, a.store.Close())
+		return nil, errors.Join(err, a.closeHistory(), a.store.Close())
 	}
 	a.pages = web.New(web.Options{
 		Agent:         agent{a},
 		Metrics:       exposition.New(a.Snapshot, registry, o.Log),
+		Prometheus:    a.prometheusAPI(),
 		OperatorToken: a.operatorToken,
 		LoopbackOnly:  o.LoopbackOnly,
 		Log:           o.Log,
@@ -136,6 +143,9 @@ func (a *App) Run(ctx context.Context) error {
 		running.Go(func() { src.Run(ctx, sink) })
 	}
 	running.Go(func() { a.evaluateAll(ctx) })
+	if a.kept != nil {
+		running.Go(func() { a.maintainHistory(ctx) })
+	}
 	if a.acting != nil {
 		running.Go(func() {
 			if err := a.acting.engine.Run(ctx); err != nil {
@@ -152,7 +162,7 @@ func (a *App) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return errors.Join(err, a.store.Close())
+	return errors.Join(err, a.closeHistory(), a.store.Close())
 }
 
 // Event is something that happened; exactly one of its parts is set.

@@ -27,6 +27,7 @@ type subject struct {
 
 // evaluateAll judges the fleet at each interval until ctx is done.
 func (a *App) evaluateAll(ctx context.Context) {
+	defer a.answers.running.Wait()
 	interval := a.settings.Load().config.EvaluationInterval
 	for {
 		a.evaluate(ctx)
@@ -40,8 +41,9 @@ func (a *App) evaluateAll(ctx context.Context) {
 func (a *App) evaluate(ctx context.Context) {
 	set := a.settings.Load().rules
 	now, snap := a.clock.Now(), a.Snapshot()
+	a.remember(snap, now) // before the rules look back
 	began := time.Now()
-	answers := set.Ask(ctx, a.past, snap, now)
+	answers := a.answers.ask(ctx, a.past, set, snap, now)
 	if ctx.Err() != nil {
 		return // what was cut short by the end is no failure
 	}
