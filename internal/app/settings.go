@@ -127,6 +127,7 @@ func (a *App) Reload(context.Context) error {
 		return fmt.Errorf("reload: the old configuration stays in force: %w", err)
 	}
 	a.settings.Store(next)
+	a.keepWhatIsAsked(next.rules)
 	a.log.Info("configuration loaded", "rules", len(next.rules.Rules()))
 	return nil
 }
@@ -140,6 +141,7 @@ func sameBuild(old, next *config.Config) error {
 	}
 	differ("sources", old.Sources, next.Sources)
 	differ("evaluation_interval", old.EvaluationInterval, next.EvaluationInterval)
+	differ("history", old.History, next.History)
 	if a, b := old.Remediation, next.Remediation; (a == nil) != (b == nil) {
 		changed = append(changed, "remediation (added or removed)")
 	} else if a != nil {

@@ -12,6 +12,8 @@ import (
 type Options struct {
 	Agent   Agent
 	Metrics http.Handler // serves /metrics
+	// Prometheus serves Prometheus' HTTP API below /prometheus/, from the embedded history; nil if there is none. It only reads.
+	Prometheus http.Handler
 	// OperatorToken is asked at every act. An empty token means that none is configured and that nothing may act; nil is
 	// the same. An error refuses the act and goes to the log.
 	OperatorToken func() (string, error)
@@ -27,6 +29,9 @@ func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.Handle(r.method+" "+r.path, r.handler)
+	}
+	if o.Prometheus != nil {
+		mux.Handle("/prometheus/", http.StripPrefix("/prometheus", o.Prometheus))
 	}
 	mux.Handle("/api/v1/", s.notServed(mux))
 	return s.guard(mux, o.LoopbackOnly)

@@ -65,7 +65,8 @@ type Store struct {
 	*promql.Engine
 	o       Options
 	log     *slog.Logger
-	lock    *os.File
+	lock    *os.File // nil in a store that only reads
+	view    string   // what such a one has made for itself
 	metrics *metrics
 
 	mu          sync.RWMutex // held for reading by those who use the databases, for writing by those who replace them
@@ -105,6 +106,9 @@ func Open(o Options) (*Store, error) {
 	var err error
 	if s.lock, err = takeLock(o.Dir); err != nil {
 		return nil, fmt.Errorf("history in %s: %w", o.Dir, err)
+	}
+	if err := dropViews(o.Dir); err != nil {
+		s.log.Warn("history: what a reader left behind stays", "err", err)
 	}
 	if err := s.reopen(); err != nil && !isFull(err) {
 		return nil, errors.Join(fmt.Errorf("history in %s: %w", o.Dir, err), s.Close())
@@ -238,6 +242,9 @@ func (s *Store) Close() error {
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 		s.lock = nil
+	}
+	if s.view != "" {
+		err = errors.Join(err, os.RemoveAll(s.view))
 	}
 	if err != nil {
 		return fmt.Errorf("close history: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -261,6 +262,47 @@ func TestAfterARestart(t *testing.T) {
 	r.cycle()
 	r.want("virt_vm_info", "guest_os=Debian,host=esx-h2,host_id=h2,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1")
 	r.want("virt_vm_cpu_usage_hertz")
+}
+
+func TestReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenReadOnly(options(dir)); err == nil {
+		t.Error("an empty directory was opened")
+	}
+	r := newRig(t, options(dir))
+	r.measure(vm1, inventory.VMCPUUsage, 3e9)
+	for range 400 { // longer than a block
+		r.after(time.Minute)
+		r.cycle()
+	}
+	r.Maintain(t.Context(), r.now)
+	if _, err := OpenReadOnly(options(dir)); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside a writer: %v", err)
+	}
+	const expr = `count_over_time(virt_host_maintenance{host_id="h1"}[1d])`
+	r.want(expr, "host=esx-h1,host_id=h1,source=lab 400")
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := size(dir)
+	reader, err := OpenReadOnly(options(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer := open(t, options(dir))
+	r.Store = reader
+	r.want(expr, "host=esx-h1,host_id=h1,source=lab 400")
+	r.Store = writer
+	r.want(expr, "host=esx-h1,host_id=h1,source=lab 400")
+	if err := errors.Join(reader.Close(), writer.Close()); err != nil {
+		t.Error(err)
+	}
+	if after := size(dir); after < before {
+		t.Errorf("%d bytes before, %d after", before, after)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, readPrefix+"*")); len(left) > 0 {
+		t.Errorf("left behind: %s", left)
+	}
 }
 
 func TestOneWriter(t *testing.T) {
