@@ -69,6 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addAgentCommands(app, verbs)
 	addPack(app, verbs)
 	addTry(app, verbs)
+	addCapture(app, verbs)
 	addDemo(app, verbs)
 
 	name, err := app.Parse(args)

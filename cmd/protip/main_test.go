@@ -42,6 +42,9 @@ func TestScript(t *testing.T) {
 			"keep":       keepCmd,
 			"exits":      exitsCmd,
 			"sigterm":    sigtermCmd,
+			"windows":    windowsCmd,
+			"replay":     replayCmd,
+			"telling":    tellingCmd,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PROTIP_AGENT_URL", "http://127.0.0.1:1") // where nothing listens, not an agent of this machine
