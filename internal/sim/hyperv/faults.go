@@ -115,17 +115,26 @@ type calls struct {
 	plainBodies, plainBasic int
 }
 
-func (c *calls) note(endpoint, action string, bytes int) {
+func (c *calls) came(endpoint, action string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count == nil {
-		c.count, c.bytes = map[[2]string]int{}, map[string]int{}
+		c.count = map[[2]string]int{}
 	}
 	c.count[[2]string{endpoint, action}]++
+}
+
+func (c *calls) answered(endpoint string, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bytes == nil {
+		c.bytes = map[string]int{}
+	}
 	c.bytes[endpoint] += bytes
 }
 
-// Requests is how many requests an endpoint ("": all of them) was asked to carry out. Action "" is all of them.
+// Requests is how many requests came to an endpoint ("": to all of them) from users who may enter, those included that met a
+// fault. Action is as in Fault.
 func (c *Cluster) Requests(endpoint, action string) int {
 	c.calls.mu.Lock()
 	defer c.calls.mu.Unlock()

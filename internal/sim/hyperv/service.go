@@ -248,7 +248,7 @@ func (a reply) send(w http.ResponseWriter, v *visitor, sealed bool) {
 // answer carries out a message, unless a fault has it otherwise.
 func (e *endpoint) answer(ctx context.Context, user *account, body []byte) reply {
 	if bytes.Contains(body, []byte(nsIdentity)) {
-		e.calls.note(e.key, "Identify", 0)
+		e.calls.came(e.key, "Identify")
 		return reply{status: http.StatusOK, body: e.identify(true)}
 	}
 	rq, bad := readRequest(body)
@@ -256,6 +256,7 @@ func (e *endpoint) answer(ctx context.Context, user *account, body []byte) reply
 		return e.failed(nil, bad)
 	}
 	rq.user = user
+	e.calls.came(e.key, rq.verb)
 	in := e.faults.take(e.key, rq)
 	if in == nil {
 		return e.carryOut(ctx, rq, bad)
@@ -316,7 +317,7 @@ func (e *endpoint) carryOut(ctx context.Context, rq *request, bad *fault) reply 
 	if f == nil && w.Len() > e.limit(rq) {
 		f = serviceFault(EnvelopeTooLarge)
 	}
-	e.calls.note(e.key, rq.verb, w.Len())
+	e.calls.answered(e.key, w.Len())
 	if f != nil {
 		return e.failed(rq, f)
 	}
