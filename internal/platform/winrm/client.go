@@ -230,6 +230,21 @@ func (c *Client) Invoke(ctx context.Context, ref Ref, method string, params Para
 	return got, nil
 }
 
+// Ask is Invoke of a method that only tells: one whose name begins with Get or Check. Like Get it may be sent again, if a connection died. What watches a host calls this and never
+// Invoke, so that a program that only watches does not link what can change a host.
+func (c *Client) Ask(ctx context.Context, ref Ref, method string, params Params) (Instance, error) {
+	m := message{operation: "Invoke", action: ref.uri() + "/" + method, ref: ref, method: method, params: params}
+	var got Instance
+	err := errors.New("its name does not say that it only tells")
+	if strings.HasPrefix(method, "Get") || strings.HasPrefix(method, "Check") {
+		got, err = c.one(ctx, m)
+	}
+	if err != nil {
+		return Instance{}, fmt.Errorf("host %s: ask %s.%s: %w", c.url.Host, ref.Class, method, err)
+	}
+	return got, nil
+}
+
 // one sends a message whose answer is one instance.
 func (c *Client) one(ctx context.Context, m message) (Instance, error) {
 	body, err := c.send(ctx, m)

@@ -44,7 +44,7 @@ func NewShape[T any]() (*Shape[T], error) {
 		if !f.IsExported() || !decodable(f.Type, true) {
 			return nil, fmt.Errorf("%s.%s of type %s cannot hold a property", typ, f.Name, f.Type)
 		}
-		s.byName[strings.ToLower(name)], s.byName[name] = len(s.fields), len(s.fields)
+		s.byName[name] = len(s.fields)
 		s.fields = append(s.fields, shapeField{name, f.Index})
 	}
 	return s, nil
@@ -70,13 +70,8 @@ func (s *Shape[T]) Decode(i Instance, into *T) (missing []string, err error) {
 	v := reflect.ValueOf(into).Elem()
 	var errs []error
 	for _, p := range i.Properties {
-		n, ok := s.byName[p.Name]
-		if !ok {
-			if n, ok = s.byName[strings.ToLower(p.Name)]; !ok {
-				continue
-			}
-		}
-		if found[n] {
+		n := s.field(p.Name)
+		if n < 0 || found[n] {
 			continue
 		}
 		found[n] = true
@@ -90,6 +85,19 @@ func (s *Shape[T]) Decode(i Instance, into *T) (missing []string, err error) {
 		}
 	}
 	return missing, errors.Join(errs...)
+}
+
+// field is the number of the field that a property goes to, in whatever case it is written, -1 if none does.
+func (s *Shape[T]) field(name string) int {
+	if n, ok := s.byName[name]; ok {
+		return n
+	}
+	for n, f := range s.fields {
+		if len(f.name) == len(name) && strings.EqualFold(f.name, name) {
+			return n
+		}
+	}
+	return -1
 }
 
 // Decode fills a struct from one instance, as Shape.Decode does. For many instances make a Shape once.

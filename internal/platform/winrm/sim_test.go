@@ -212,6 +212,18 @@ func TestGetAndInvoke(t *testing.T) {
 	if got, err := client.Get(t.Context(), ref); err != nil || got.Text("OwnerNode") != groups[0].Text("OwnerNode") {
 		t.Errorf("get: %+v, %v", got, err)
 	}
+	service := winrm.Ref{Namespace: "root/virtualization/v2", Class: "Msvm_VirtualSystemManagementService", Selectors: map[string]string{"CreationClassName": "Msvm_VirtualSystemManagementService"}}
+	told, err := client.Ask(t.Context(), service, "GetSummaryInformation", winrm.Params{{Name: "RequestedInformation", Value: []uint32{0, 1, 4, 100}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _ := told.Get("SummaryInformation")
+	if code, err := told.ReturnValue(); code != 0 || err != nil || len(list.List()) != 20 {
+		t.Errorf("summary: %d, %v, %d machines", code, err, len(list.List()))
+	}
+	if _, err := client.Ask(t.Context(), ref, "MoveToNewNode", nil); err == nil || c.Requests("", "MoveToNewNode") != 0 {
+		t.Errorf("asked to move: %v", err)
+	}
 	if _, err := client.Invoke(t.Context(), ref, "NoSuchMethod", nil); err == nil || errors.Is(err, winrm.ErrNotSent) {
 		t.Errorf("a method that is not there: %v", err)
 	}
