@@ -22,6 +22,9 @@ import (
 const (
 	trialLength = 10   // how much of each list a trial shows
 	waits       = 0.02 // contention below this is no news
+
+	// farewell is kept of the time that a trial has: a vCenter that does not answer may take as long to be logged out of.
+	farewell = 3 * time.Second
 )
 
 // Trial is what protip saw of a source in one look, without a file, a store or a right to act.
@@ -71,7 +74,8 @@ type TrialTip struct {
 }
 
 // Try watches a source until it has listed everything and measured once, or ctx is done, and judges it with the rules.
-// What had not come when ctx was done is said in Missing; before the listing there is nothing to say, only an error.
+// What had not come when ctx was done is said in Missing; before the listing there is nothing to say, only an error. It answers by
+// ctx's deadline, whatever the source does.
 func Try(ctx context.Context, src config.Source, password string, set *rules.Set, log *slog.Logger) (Trial, error) {
 	clk := clock.New(1)
 	source, err := build.Trial(src, password, build.Options{Clock: clk, Log: log, Registerer: prometheus.NewRegistry()})
@@ -79,7 +83,7 @@ func Try(ctx context.Context, src config.Source, password string, set *rules.Set
 		return Trial{}, err
 	}
 	fleet := inventory.NewFleet(inventory.Source{Name: src.Name, Platform: src.Type, Interval: src.Interval})
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := beforeFarewell(ctx)
 	defer cancel()
 	sink := collector.FleetSink(fleet, clk, log, nil)
 	changed := make(chan struct{}, 1)
@@ -106,6 +110,14 @@ func Try(ctx context.Context, src config.Source, password string, set *rules.Set
 	return lookAt(snap, set, clk.Now()), nil
 }
 
+// beforeFarewell ends early enough to log out by ctx's deadline.
+func beforeFarewell(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(ctx, end.Add(-farewell))
+	}
+	return context.WithCancel(ctx)
+}
+
 // awaitLook returns when the fleet is listed and every running host's contention is known, when ctx is done, or with the
 // source's error.
 func awaitLook(ctx context.Context, fleet *inventory.Fleet, changed <-chan struct{}, ended <-chan error) error {
@@ -114,6 +126,9 @@ func awaitLook(ctx context.Context, fleet *inventory.Fleet, changed <-chan struc
 		case <-ctx.Done():
 			return nil
 		case err := <-ended:
+			if ctx.Err() != nil {
+				return nil // which is why
+			}
 			return err
 		case <-changed:
 			if measured(fleet.Snapshot()) {
