@@ -201,7 +201,7 @@ func parseRun(word string) (value, step float64, times int, err error) {
 func (p *packParser) readWant(n *yaml.Node) want {
 	w := want{line: n.Line, column: n.Column}
 	p.mapping(n, "a want",
-		key{"at", true, func(n *yaml.Node) { w.at = p.duration(n, "at", maxFor) }},
+		key{"at", true, func(n *yaml.Node) { w.at = p.duration(n, "at", maxReach) }},
 		key{"tips", true, func(n *yaml.Node) {
 			p.list(n, "tips", maxRules, func(_ int, v *yaml.Node) { w.tips = append(w.tips, p.readWantTip(v)) })
 		}},

@@ -26,7 +26,7 @@ func idOf(labels history.Labels, kind inventory.Kind) (inventory.ID, bool) {
 // objectsOf puts a moment's objects together from the series of their facts, by source. An object is there while its info series
 // is; what no series tells of it is not known.
 func objectsOf(told map[string]history.Vector) map[string]objects {
-	p := past{told: told, out: map[string]objects{}, clusters: map[string]map[string]inventory.ID{}}
+	p := past{told: told, out: map[string]objects{}}
 	p.readClusters()
 	p.readHosts()
 	p.readVMs()
@@ -36,9 +36,8 @@ func objectsOf(told map[string]history.Vector) map[string]objects {
 
 // past is one moment, being put together.
 type past struct {
-	told     map[string]history.Vector
-	out      map[string]objects
-	clusters map[string]map[string]inventory.ID // by source and name; zero: two of one name
+	told map[string]history.Vector
+	out  map[string]objects
 }
 
 func (p *past) add(id inventory.ID, obj any) {
@@ -75,13 +74,6 @@ func (p *past) readClusters() {
 			},
 			EVC: s.Labels.Get("evc"),
 		})
-		if p.clusters[id.Source] == nil {
-			p.clusters[id.Source] = map[string]inventory.ID{}
-		}
-		if _, twice := p.clusters[id.Source][name]; twice {
-			id = inventory.ID{} // which of them a host is in, its series do not tell
-		}
-		p.clusters[s.Labels.Get("source")][name] = id
 	}
 }
 
@@ -95,8 +87,12 @@ func (p *past) readHosts() {
 		if !ok {
 			continue
 		}
+		var cluster inventory.ID
+		if ref := s.Labels.Get("cluster_id"); ref != "" {
+			cluster = inventory.ID{Source: id.Source, Kind: inventory.KindCluster, Ref: ref}
+		}
 		p.add(id, inventory.Host{
-			ID: id, Name: s.Labels.Get("host"), Cluster: p.clusters[id.Source][s.Labels.Get("virt_cluster")], UUID: s.Labels.Get("uuid"),
+			ID: id, Name: s.Labels.Get("host"), Cluster: cluster, UUID: s.Labels.Get("uuid"),
 			Connection: connectionOf(connected, id), Power: powerOf(on, id), Maintenance: maintenance[id] == 1,
 			Cores: int(cores[id]), CPUHertz: hertz[id], MemoryBytes: memory[id],
 			Model: s.Labels.Get("model"), CPUModel: s.Labels.Get("cpu_model"), Version: s.Labels.Get("version"),

@@ -276,7 +276,7 @@ func TestAMoveChangesOneSeries(t *testing.T) {
 	want := []string{
 		`virt_host_vms{source="lab",host="esx1",host_id="host-1"} 1`,
 		`virt_host_vms{source="lab",host="esx2",host_id="host-2"} 2`,
-		`virt_vm_info{source="lab",vm="web",vm_id="vm-1",host="esx2",host_id="host-2",virt_cluster="",uuid="u-11",guest_os="Debian GNU/Linux 12 (64-bit)"} 1`,
+		`virt_vm_info{source="lab",vm="web",vm_id="vm-1",host="esx2",host_id="host-2",virt_cluster="",cluster_id="",uuid="u-11",guest_os="Debian GNU/Linux 12 (64-bit)"} 1`,
 	}
 	if strings.Join(changed, "\n") != strings.Join(want, "\n") {
 		t.Errorf("changed:\n%s\nwant:\n%s", strings.Join(changed, "\n"), strings.Join(want, "\n"))

@@ -156,6 +156,7 @@ func hostFamilies() []family[inventory.Host] {
 		info("virt_host_info", "A hypervisor host, what it is and the cluster it belongs to.", facts|place,
 			func(b []byte, r *row[inventory.Host]) []byte {
 				b = label(b, "virt_cluster", clusterName(r.where.cluster))
+				b = label(b, "cluster_id", r.object.Cluster.Ref)
 				b = label(b, "uuid", r.object.UUID)
 				b = label(b, "model", r.object.Model)
 				b = label(b, "cpu_model", r.object.CPUModel)
@@ -202,6 +203,7 @@ func vmFamilies() []family[inventory.VM] {
 				b = label(b, "host", host)
 				b = label(b, "host_id", r.object.Host.Ref)
 				b = label(b, "virt_cluster", clusterName(r.where.cluster))
+				b = label(b, "cluster_id", clusterRef(r.where.cluster))
 				b = label(b, "uuid", r.object.UUID)
 				return label(b, "guest_os", r.object.GuestOS)
 			}),
@@ -368,6 +370,13 @@ func clusterName(c *inventory.Cluster) string {
 		return ""
 	}
 	return c.Name
+}
+
+func clusterRef(c *inventory.Cluster) string {
+	if c == nil {
+		return ""
+	}
+	return c.ID.Ref
 }
 
 // truth is a condition as 1 or 0, if it is known.

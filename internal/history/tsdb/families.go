@@ -19,10 +19,11 @@ type family[T any] struct {
 
 // place is what an object's series show of other objects.
 type place struct {
-	host    string // names
-	cluster string
-	vm      string
-	vms     int // on a host, without templates
+	host      string // names
+	cluster   string
+	clusterID string // its ref
+	vm        string
+	vms       int // on a host, without templates
 }
 
 // usual are the VM's measured families that are kept: VMs are many, so only what packs, reports and dashboards use. Of all
@@ -118,7 +119,7 @@ func clusterFacts() []family[inventory.Cluster] {
 func hostFacts() []family[inventory.Host] {
 	return []family[inventory.Host]{
 		{"virt_host_info", func(h *inventory.Host, at place, line line) {
-			line(1, "virt_cluster", at.cluster, "uuid", h.UUID, "model", h.Model, "cpu_model", h.CPUModel, "version", h.Version,
+			line(1, "virt_cluster", at.cluster, "cluster_id", h.Cluster.Ref, "uuid", h.UUID, "model", h.Model, "cpu_model", h.CPUModel, "version", h.Version,
 				"evc", h.EVC, "max_evc", h.MaxEVC)
 		}},
 		fact("virt_host_connected", func(h *inventory.Host) (float64, bool) {
@@ -136,7 +137,7 @@ func hostFacts() []family[inventory.Host] {
 func vmFacts() []family[inventory.VM] {
 	return []family[inventory.VM]{
 		{"virt_vm_info", func(vm *inventory.VM, at place, line line) {
-			line(1, "host", at.host, "host_id", vm.Host.Ref, "virt_cluster", at.cluster, "uuid", vm.UUID, "guest_os", vm.GuestOS)
+			line(1, "host", at.host, "host_id", vm.Host.Ref, "virt_cluster", at.cluster, "cluster_id", at.clusterID, "uuid", vm.UUID, "guest_os", vm.GuestOS)
 		}},
 		fact("virt_vm_powered_on", func(vm *inventory.VM) (float64, bool) { return powered(vm.Power) }),
 		fact("virt_vm_connected", func(vm *inventory.VM) (float64, bool) {

@@ -126,7 +126,11 @@ func (s *source) append(c *cycle, snap *inventory.Snapshot, name string) {
 		if !ok {
 			return place{}
 		}
-		return place{host: host.Name, cluster: clusterOf(host.Cluster)}
+		at := place{host: host.Name, cluster: clusterOf(host.Cluster)}
+		if at.cluster != "" {
+			at.clusterID = host.Cluster.Ref
+		}
+		return at
 	})
 }
 

@@ -156,8 +156,8 @@ func TestWhatIsKept(t *testing.T) {
 	r.want("virt_vm_cpu_demand_hertz") // nobody asks for it
 	r.want("virt_host_cpu_usage_ratio", "host=esx-h1,host_id=h1,source=lab 0.5")
 	r.want("virt_vm_info",
-		"guest_os=Debian,host=esx-h1,host_id=h1,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1",
-		"guest_os=Debian,host=esx-h1,host_id=h1,source=lab,virt_cluster=Berlin,vm=name-vm2,vm_id=vm2 1")
+		"cluster_id=c1,guest_os=Debian,host=esx-h1,host_id=h1,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1",
+		"cluster_id=c1,guest_os=Debian,host=esx-h1,host_id=h1,source=lab,virt_cluster=Berlin,vm=name-vm2,vm_id=vm2 1")
 	r.want("virt_host_vms", "host=esx-h1,host_id=h1,source=lab 2", "host=esx-h2,host_id=h2,source=lab 0")
 	r.want("protip_source_up", "source=dead 0", "source=lab 1")
 	r.want("sum(virt_vm_vcpus)", " 8")
@@ -181,7 +181,7 @@ func TestWhatIsOverIsOverAtOnce(t *testing.T) {
 	r.after(20 * time.Second)
 	r.apply(inventory.Delta{VMs: []inventory.VM{moved}})
 	r.cycle()
-	r.want(`virt_vm_info{vm_id="vm1"}`, "guest_os=Debian,host=esx-h2,host_id=h2,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1")
+	r.want(`virt_vm_info{vm_id="vm1"}`, "cluster_id=c1,guest_os=Debian,host=esx-h2,host_id=h2,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1")
 	r.want(`virt_vm_cpu_usage_hertz * on (source, vm_id) group_left (host) virt_vm_info{vm_id="vm1"}`, "host=esx-h2,source=lab,vm=name-vm1,vm_id=vm1 3e+09")
 	r.want("virt_host_vms", "host=esx-h1,host_id=h1,source=lab 1", "host=esx-h2,host_id=h2,source=lab 1")
 
@@ -260,7 +260,7 @@ func TestAfterARestart(t *testing.T) {
 	r.after(time.Minute)
 	r.apply(inventory.Delta{VMs: []inventory.VM{vm("vm1", "h2")}, Removed: []inventory.ID{vm2}})
 	r.cycle()
-	r.want("virt_vm_info", "guest_os=Debian,host=esx-h2,host_id=h2,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1")
+	r.want("virt_vm_info", "cluster_id=c1,guest_os=Debian,host=esx-h2,host_id=h2,source=lab,virt_cluster=Berlin,vm=name-vm1,vm_id=vm1 1")
 	r.want("virt_vm_cpu_usage_hertz")
 }
 
