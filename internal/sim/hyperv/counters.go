@@ -12,9 +12,11 @@ const (
 	rootShare       = 0.02
 )
 
-const maxStep = 20 * time.Second // of integration; longer spans are cut, very long ones into at most maxSteps
-
-const maxSteps = 200
+// Longer spans than maxStep are cut to be counted, very long ones into maxSteps.
+const (
+	maxStep  = 20 * time.Second
+	maxSteps = 200
+)
 
 // integrate counts on from the model's present to t. Nothing moves in between.
 func (m *model) integrate(t time.Time) {

@@ -39,7 +39,6 @@ const (
 	enumerationInvalid    uint32 = 2150858884
 	filterCannotProcess   uint32 = 2150859042
 	invalidBody           uint32 = 2150858791
-	shellNotFound         uint32 = 2150858843
 	invalidSelectors      uint32 = 2150858843
 	providerNotCapable    uint32 = 2150859010
 	wmiAccessDenied       uint32 = 2150859012

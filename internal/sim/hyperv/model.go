@@ -191,12 +191,8 @@ func (m *model) add(spec VM, on *node) error {
 
 // freeGroupName is the VM's name, numbered if another role has it: names of roles are unique, names of VMs are not.
 func (m *model) freeGroupName(name string) string {
-	taken := map[string]bool{}
-	for _, vm := range m.vms {
-		taken[vm.group] = true
-	}
 	candidate := name
-	for n := 2; taken[candidate]; n++ {
+	for n := 2; m.group(candidate) != nil; n++ {
 		candidate = fmt.Sprintf("%s (%d)", name, n)
 	}
 	return candidate
@@ -432,13 +428,11 @@ func (c *Cluster) Pause(name string, drain bool) error {
 func (c *Cluster) Resume(name string) error { return c.SetNodeState(name, NodeUp) }
 
 // Rename gives a VM another name. Its group and its files keep the old one.
-func (c *Cluster) Rename(vm, name string) error {
-	return c.changeVM(vm, func(v *vmOf) error { v.name = name; return nil })
+func (c *Cluster) Rename(id, name string) error {
+	return c.changeVM(id, func(v *vm) error { v.name = name; return nil })
 }
 
-type vmOf = vm
-
-func (c *Cluster) changeVM(id string, f func(*vmOf) error) error {
+func (c *Cluster) changeVM(id string, f func(*vm) error) error {
 	return c.change(func(m *model) error {
 		v := m.vm(id)
 		if v == nil {
@@ -449,16 +443,16 @@ func (c *Cluster) changeVM(id string, f func(*vmOf) error) error {
 }
 
 // TurnOff and TurnOn stop and start a VM where it is.
-func (c *Cluster) TurnOff(vm string) error {
-	return c.changeVM(vm, func(v *vmOf) error { v.state = vmOff; v.resetCounters(); return nil })
+func (c *Cluster) TurnOff(id string) error {
+	return c.changeVM(id, func(v *vm) error { v.state = vmOff; v.resetCounters(); return nil })
 }
 
 // TurnOn starts a VM where it is.
-func (c *Cluster) TurnOn(vm string) error {
+func (c *Cluster) TurnOn(id string) error {
 	return c.change(func(m *model) error {
-		v := m.vm(vm)
+		v := m.vm(id)
 		if v == nil {
-			return fmt.Errorf("VM %s: %w", vm, ErrUnknown)
+			return fmt.Errorf("VM %s: %w", id, ErrUnknown)
 		}
 		v.state, v.started = vmRunning, m.at
 		return nil
@@ -466,26 +460,26 @@ func (c *Cluster) TurnOn(vm string) error {
 }
 
 // SetLiveFails sets the error that ends live migrations of a VM from now on; 0 lets them succeed.
-func (c *Cluster) SetLiveFails(vm string, code uint32) error {
-	return c.changeVM(vm, func(v *vmOf) error { v.liveFails = code; return nil })
+func (c *Cluster) SetLiveFails(id string, code uint32) error {
+	return c.changeVM(id, func(v *vm) error { v.liveFails = code; return nil })
 }
 
 // SetService sets the state of a Windows service in a guest.
-func (c *Cluster) SetService(vm, service, state string) error {
-	return c.changeVM(vm, func(v *vmOf) error {
+func (c *Cluster) SetService(id, service, state string) error {
+	return c.changeVM(id, func(v *vm) error {
 		for i := range v.guest.Services {
 			if v.guest.Services[i].Name == service {
 				v.guest.Services[i].State = state
 				return nil
 			}
 		}
-		return fmt.Errorf("service %s of VM %s: %w", service, vm, ErrUnknown)
+		return fmt.Errorf("service %s of VM %s: %w", service, id, ErrUnknown)
 	})
 }
 
 // SetDemand makes a VM demand u from now on, whatever the load says; nil returns it to the load.
-func (c *Cluster) SetDemand(vm string, u *load.Use) error {
-	return c.changeVM(vm, func(v *vmOf) error {
+func (c *Cluster) SetDemand(id string, u *load.Use) error {
+	return c.changeVM(id, func(v *vm) error {
 		v.demand = nil
 		if u != nil {
 			fixed := *u

@@ -23,9 +23,9 @@ const (
 	syntaxDword = 0x00010002
 )
 
-// What migrates a VM, in the properties named below.
+// Ways to migrate a VM, as the properties named below have it: 0 is turned off, 1 quick, 2 and 3 shut down, 4 live.
 const (
-	migrationQuick = 1 // VmMigrationType: turned off, quick, live are 0x0?, see DESIGN.md
+	migrationQuick = 1
 	migrationLive  = 4
 )
 

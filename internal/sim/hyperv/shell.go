@@ -53,7 +53,7 @@ func (e *endpoint) shell(ctx context.Context, rq *request, w *writer) *fault {
 	}
 	id, sh := s.find(rq)
 	if sh == nil {
-		return serviceFault(shellNotFound)
+		return serviceFault(invalidSelectors)
 	}
 	switch rq.verb {
 	case "Delete":
@@ -145,7 +145,7 @@ func (e *endpoint) receive(ctx context.Context, rq *request, w *writer) *fault {
 	}
 	e.shells.mu.Unlock()
 	if c == nil {
-		return serviceFault(shellNotFound)
+		return serviceFault(invalidSelectors)
 	}
 	allowed := rq.timeout
 	if allowed == 0 {
@@ -153,7 +153,7 @@ func (e *endpoint) receive(ctx context.Context, rq *request, w *writer) *fault {
 	}
 	if left := time.Until(c.ends); left > 0 {
 		if !e.pause(ctx, min(left, allowed)) {
-			return serviceFault(shellNotFound)
+			return serviceFault(invalidSelectors)
 		}
 		if left > allowed {
 			return serviceFault(OperationTimedOut)

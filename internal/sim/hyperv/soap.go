@@ -250,7 +250,6 @@ type fault struct {
 	text    string
 	wmi     uint32 // HRESULT of WMI or its provider, 0: it did not get there
 	about   string // the query or method that failed
-	retries bool   // answer with the connection left alone
 }
 
 // wmiFault is an error of WMI or its provider. Its number stands in the message in hexadecimal: the message is in the host's language.
