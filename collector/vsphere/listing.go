@@ -86,6 +86,7 @@ func (f *follower) list(ctx context.Context, view types.ManagedObjectReference) 
 		}
 		if !more {
 			f.totals.keep(f.tree)
+			f.slow.keep(f.tree)
 			return version, nil
 		}
 	}

@@ -18,15 +18,19 @@ const (
 	statFree    = "summary.freeSpace" // of a datastore, which a vCenter renews and notifies of rarely
 )
 
-// slow is what is polled slowly because a vCenter does not notify of it, by MoRef value. It belongs to the follower's lock.
+// slow is what is polled slowly because a vCenter does not notify of it, by MoRef value, and what else outlives a connection. It
+// belongs to the follower's lock.
 type slow struct {
-	evc    map[string]string // of clusters
-	tags   map[string][]inventory.Tag
-	wanted map[string]string // label of each custom attribute, by its name
-	labels map[int32]string  // the same by the key that this vCenter gave it
+	available map[string]inventory.Availability // of VMs, as they were emitted
+	evc       map[string]string                 // of clusters
+	tags      map[string][]inventory.Tag
+	wanted    map[string]string // label of each custom attribute, by its name
+	labels    map[int32]string  // the same by the key that this vCenter gave it
 }
 
-func newSlow(attributes map[string]string) *slow { return &slow{wanted: attributes} }
+func newSlow(attributes map[string]string) *slow {
+	return &slow{available: map[string]inventory.Availability{}, wanted: attributes}
+}
 
 // sampleSlow polls what is polled slowly.
 func (f *follower) sampleSlow(ctx context.Context, view types.ManagedObjectReference) error {
@@ -80,6 +84,11 @@ func (f *follower) slowCycle(ctx context.Context, view types.ManagedObjectRefere
 		f.emit(d)
 	}
 	return nil
+}
+
+// keep forgets VMs that are not in the tree.
+func (s *slow) keep(tree *tree) {
+	maps.DeleteFunc(s.available, func(ref string, _ inventory.Availability) bool { return tree.vms[ref] == nil })
 }
 
 // free makes samples of free space. Of a datastore that no host reaches, what the vCenter says is not to be believed.

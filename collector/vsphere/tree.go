@@ -52,7 +52,7 @@ type store struct {
 func newTree(source string) *tree {
 	return &tree{
 		source: source, clusters: map[string]*inventory.Cluster{}, hosts: map[string]*host{}, vms: map[string]*vm{},
-		stores: map[string]*store{}, slow: &slow{},
+		stores: map[string]*store{}, slow: newSlow(nil),
 	}
 }
 
@@ -108,6 +108,7 @@ func (t *tree) drop(id inventory.ID) {
 		if v := t.vms[id.Ref]; v != nil {
 			v.left = true
 			delete(t.vms, id.Ref)
+			delete(t.slow.available, id.Ref)
 		}
 	case inventory.KindDatastore:
 		delete(t.stores, id.Ref)
@@ -209,6 +210,7 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 		if v := t.vms[id.Ref]; v != nil {
 			v.GuestOS = cmp.Or(v.guestRuns, v.guestConfigured)
 			v.Availability = t.availability(v)
+			t.slow.available[id.Ref] = v.Availability
 			v.Annotations, v.Tags = t.slow.annotations(v.written), t.slow.tags[id.Ref]
 			d.VMs = append(d.VMs, v.VM)
 		}
@@ -231,13 +233,17 @@ func (v *vm) runsOn(h *host) bool {
 	return v.Power == inventory.PowerOn && v.Connection == inventory.Connected && h != nil && h.answers()
 }
 
-// availability is whether HA restarts the VM elsewhere; empty if that is not known.
+// availability is whether HA restarts the VM elsewhere; empty if that is not known. While its host or cluster has not been listed
+// on this connection it is what it was on the last one.
 func (t *tree) availability(v *vm) inventory.Availability {
 	h := t.hosts[v.Host.Ref]
 	if h == nil {
-		return ""
+		return t.slow.available[v.ID.Ref]
 	}
 	c := t.clusters[h.Cluster.Ref]
+	if c == nil && !h.Cluster.IsZero() {
+		return t.slow.available[v.ID.Ref]
+	}
 	if c == nil || c.Unread {
 		return ""
 	}
