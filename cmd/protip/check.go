@@ -80,9 +80,12 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 			return fmt.Errorf("source %s: %w", name, err)
 		}
 		return c.print(r, func(w *tabwriter.Writer) {
-			fmt.Fprintf(w, "source\t%s\nproduct\t%s\nAPI version\t%s\ninstance UUID\t%s\n", name, printable(r.Product), r.APIVersion, r.InstanceUUID)
-			fmt.Fprintf(w, "sees\t%s, %s, %s\nclock skew\t%s\n",
-				plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
+			fmt.Fprintf(w, "source\t%s\nproduct\t%s\n", name, printable(r.Product))
+			if src.Type == config.Guest {
+				fmt.Fprintf(w, "joined to\t%s\n", plural(r.VMs, "VM"))
+			} else {
+				printSeen(w, r)
+			}
 			printLacks(w, src.User()+" lacks, to watch", r.Lacks)
 			for _, note := range r.Notes {
 				fmt.Fprintf(w, "note\t%s\n", printable(note))
@@ -97,6 +100,11 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 		})
 	}
 	return usageError{fmt.Errorf("%s: no source is named %q, only %s", file, name, strings.Join(names, ", "))}
+}
+
+func printSeen(w *tabwriter.Writer, r collector.Report) {
+	fmt.Fprintf(w, "API version\t%s\ninstance UUID\t%s\nsees\t%s, %s, %s\nclock skew\t%s\n", r.APIVersion, r.InstanceUUID,
+		plural(r.Clusters, "cluster"), plural(r.Hosts, "host"), plural(r.VMs, "VM"), r.ClockSkew.Round(time.Millisecond))
 }
 
 // printLacks prints privileges that are missing, in the platform's own names.
