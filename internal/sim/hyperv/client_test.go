@@ -16,7 +16,7 @@ import (
 
 // plainClient speaks just enough WS-Management over HTTPS and Basic to ask what clients that are finished do not ask.
 type plainClient struct {
-	t        *testing.T
+	t        testing.TB
 	http     *http.Client
 	url      string
 	user     string
@@ -24,7 +24,7 @@ type plainClient struct {
 	envelope int
 }
 
-func client(t *testing.T, c *hyperv.Cluster, endpoint string) *plainClient {
+func client(t testing.TB, c *hyperv.Cluster, endpoint string) *plainClient {
 	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(c.CA())
@@ -79,7 +79,7 @@ func (p *plainClient) query(namespace, wql string) (int, string) {
 type row map[string]string
 
 // rows are the items of an answer.
-func rows(t *testing.T, answer string) []row {
+func rows(t testing.TB, answer string) []row {
 	t.Helper()
 	d := xml.NewDecoder(strings.NewReader(answer))
 	var all []row

@@ -42,7 +42,7 @@ func TestDemo(t *testing.T) {
 		}
 		c.mu.Lock()
 		for i, id := range []string{d.Live, d.Quick} {
-			if _, err := c.model.move(c.model.vm(id), c.model.node(c.model.nodes[(c.model.node(d.Node).id)%4].name), i == 0, returnToSource); err != nil {
+			if _, err := c.model.move(c.model.vm(id), c.model.node(c.model.nodes[c.model.node(d.Node).id%4].name), i == 0, returnToSource); err != nil {
 				t.Fatal(err)
 			}
 		}
