@@ -78,6 +78,43 @@ func BenchmarkHistoryAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkHistoryMemory lets four hours pass, with all upkeep, and tells the most that is in memory, and what is on the disk.
+func BenchmarkHistoryMemory(b *testing.B) {
+	r, next := manySeries(b, 40_000)
+	var most, last float64
+	for b.Loop() {
+		for end := r.now.Add(4 * time.Hour); r.now.Before(end); {
+			next()
+			r.cycle()
+			if r.now.Sub(epoch)%time.Minute == 0 {
+				r.Maintain(b.Context(), r.now)
+			}
+			if r.now.Sub(epoch)%(10*time.Minute) == 0 {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				last = float64(m.HeapAlloc)
+				most = max(most, last)
+			}
+		}
+	}
+	var samples, bytes float64
+	for _, block := range r.raw.Blocks() {
+		samples += float64(block.Meta().Stats.NumSamples)
+		bytes += float64(block.Size())
+	}
+	b.ReportMetric(most/40_000, "heap-B/series-max")
+	b.ReportMetric(last/40_000, "heap-B/series-end")
+	b.ReportMetric(bytes/samples, "block-B/sample")
+	samples, bytes = 0, 0
+	for _, block := range r.rolled.Blocks() {
+		samples += float64(block.Meta().Stats.NumSamples)
+		bytes += float64(block.Size())
+	}
+	b.ReportMetric(bytes/samples, "rollup-B/sample")
+	b.ReportMetric(float64(size(r.o.Dir)), "disk-B")
+}
+
 // BenchmarkRollUp writes the roll-ups of one window.
 func BenchmarkRollUp(b *testing.B) {
 	r, next := manySeries(b, 40_000)

@@ -36,7 +36,7 @@ var usual = []inventory.Metric{
 
 // usualFacts are the VM's facts that are kept. Those of its owners are written only where the configuration names them.
 var usualFacts = []string{
-	"virt_vm_info", "virt_vm_powered_on", "virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_annotation_info", "virt_vm_tag_info",
+	"virt_vm_info", "virt_vm_connected", "virt_vm_powered_on", "virt_vm_template", "virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_annotation_info", "virt_vm_tag_info",
 }
 
 // Default are the families that are kept if nobody asks for more, in the order of the exposition.
