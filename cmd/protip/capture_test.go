@@ -12,8 +12,8 @@ import (
 	"github.com/protip/protip/internal/sim/hyperv"
 )
 
-// windows NAME starts a cluster of one node with two VMs and sets WINDOWS to its address, on which NTLM seals what is sent. The user is payroll-reader, the password is in the
-// file password.
+// windows NAME starts a cluster of one node with two VMs and sets WINDOWS to its address, on which NTLM seals what is sent.
+// The user is payroll-reader, the password is in the file password.
 func windowsCmd(ts *testscript.TestScript, _ bool, args []string) {
 	c, err := hyperv.New(hyperv.Options{
 		Users: []hyperv.User{{Name: "payroll-reader", Password: "hunter2"}},

@@ -8,8 +8,9 @@ import (
 	"github.com/protip/protip/internal/platform/winrm"
 )
 
-// WindowsHosts is how to log in at each host of a source with one of its credentials: the source's own, which watches, or the one that may act. The hosts share what became of the
-// credential's passwords, so that a wrong one is tried at one of them.
+// WindowsHosts is how to log in at each host of a source with one of its credentials: the source's own, which watches, or
+// the one that may act. The hosts share what became of the credential's passwords, so that a wrong one is tried at one of
+// them.
 func WindowsHosts(src config.Source, as config.Credential) ([]winrm.Options, error) {
 	logins := &winrm.Logins{}
 	var out []winrm.Options

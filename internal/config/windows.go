@@ -24,8 +24,8 @@ const (
 
 var auths = []string{AuthNTLM, AuthKerberos, AuthBasic, AuthCertificate}
 
-// HostURL is where a Windows host serves WS-Management: https on port 5986 for a bare name, plain http for ports 80 and 5985, or what a URL says. The error never repeats the
-// value: it may hold a password.
+// HostURL is where a Windows host serves WS-Management: https on port 5986 for a bare name, plain http for ports 80 and
+// 5985, or what a URL says. The error never repeats the value: it may hold a password.
 func HostURL(host string) (*url.URL, error) {
 	if !strings.Contains(host, "://") {
 		if strings.ContainsAny(host, "/@?# ") || host == "" {

@@ -1,5 +1,5 @@
 // Package winrm speaks WS-Management to a Windows host: log-in, WQL enumeration, get, invoke, and what CIM's answers mean.
-// It promises a deadline on every call, no password in any error or readable on a plain connection, and no call sent twice that changes anything.
+// It promises a deadline on every call, no readable password in errors or on the wire, and that what changes a host is sent once.
 // It must not import other packages of protip, nor know what its calls are used for.
 package winrm
 
@@ -44,7 +44,8 @@ type Options struct {
 	URL      string // https://host:5986, http://host:5985; the port and /wsman are added
 	Auth     Auth   // default NTLM
 	Username string // DOMAIN\user, user@domain, or a local account's bare name
-	// Password is called at each log-in, so that a rotated one is picked up. Not for Certificate, nor Kerberos with a keytab or a cache.
+	// Password is called at each log-in, so that a rotated one is picked up. Not for Certificate, nor Kerberos with a
+	// keytab or a cache.
 	Password func() (string, error)
 	TLS      promconfig.TLSConfig // read at each connection
 	Kerberos KerberosOptions
@@ -55,7 +56,8 @@ type Options struct {
 	MaxEnvelope      int           // bytes the host may put into one answer
 	MaxConnections   int           // at once; further calls wait
 
-	// Logins is shared by the clients of one account, so that a wrong password is not tried at every host. Nil: this client's alone.
+	// Logins is shared by the clients of one account, so that a wrong password is not tried at every host. Nil: this
+	// client's alone.
 	Logins *Logins
 
 	UserAgent string                 // default protip/VERSION
@@ -76,6 +78,7 @@ type Client struct {
 	pool    *pool
 	tickets *tickets // of Kerberos
 
+	fits  fits
 	newID func() string // of a message
 
 	requests, sent, received atomic.Uint64
@@ -190,11 +193,13 @@ func (q Query) String() string {
 	return q.Namespace + "/" + q.Class
 }
 
-// Enumerate calls each with every instance, in the host's order, from this goroutine. If each fails, the enumeration is given up at the host and the error returned as it
-// is. An answer too large for the envelope is asked for again in smaller pieces. After any error the instances seen so far are not all there are.
+// Enumerate calls each with every instance, in the host's order, from this goroutine. If each fails, the enumeration is
+// given up at the host and the error returned as it is. An answer too large for the envelope is asked for again in smaller
+// pieces, which is remembered. After any error the instances seen so far are not all there are.
 func (c *Client) Enumerate(ctx context.Context, q Query, each func(Instance) error) error {
 	e := enumeration{client: c, query: q, each: each, elements: q.MaxElements}
 	setDefault(&e.elements, DefaultMaxElements)
+	e.elements = c.fits.most(q.String(), e.elements)
 	return e.run(ctx)
 }
 
@@ -218,9 +223,9 @@ func (c *Client) Get(ctx context.Context, ref Ref) (Instance, error) {
 	return got, nil
 }
 
-// Invoke calls a method of an instance, or of a class if the reference has no selectors. What it returns is the method's output: ReturnValue and the out parameters; a
-// ReturnValue that is not 0 is no error here. It is sent at most once: an error that is ErrNotSent says that the host has seen nothing of it, and after any other the method may
-// have run.
+// Invoke calls a method of an instance, or of a class if the reference has no selectors. What it returns is the method's
+// output: ReturnValue and the out parameters; a ReturnValue that is not 0 is no error here. It is sent at most once: an
+// error that is ErrNotSent says that the host has seen nothing of it, and after any other the method may have run.
 func (c *Client) Invoke(ctx context.Context, ref Ref, method string, params Params) (Instance, error) {
 	m := message{operation: "Invoke", action: ref.uri() + "/" + method, ref: ref, method: method, params: params, once: true}
 	got, err := c.one(ctx, m)
@@ -230,8 +235,9 @@ func (c *Client) Invoke(ctx context.Context, ref Ref, method string, params Para
 	return got, nil
 }
 
-// Ask is Invoke of a method that only tells: one whose name begins with Get or Check. Like Get it may be sent again, if a connection died. What watches a host calls this and never
-// Invoke, so that a program that only watches does not link what can change a host.
+// Ask is Invoke of a method that only tells: one whose name begins with Get or Check. Like Get it may be sent again, if a
+// connection died. What watches a host calls this and never Invoke, so that a program that only watches does not link what
+// can change a host.
 func (c *Client) Ask(ctx context.Context, ref Ref, method string, params Params) (Instance, error) {
 	m := message{operation: "Invoke", action: ref.uri() + "/" + method, ref: ref, method: method, params: params}
 	var got Instance

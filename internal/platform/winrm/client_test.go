@@ -257,17 +257,23 @@ func TestPasswordIsReadAtEachLogin(t *testing.T) {
 }
 
 func TestOneWrongPasswordIsTriedAtOneHost(t *testing.T) {
+	for _, auth := range []Auth{NTLM, Basic} {
+		t.Run(string(auth), func(t *testing.T) { oneHost(t, auth) })
+	}
+}
+
+func oneHost(t *testing.T, auth Auth) {
 	var hosts []*windows
-	logins := &Logins{}
+	logins := &Logins{patience: time.Hour}
 	var wg sync.WaitGroup
 	for range 8 {
 		w := newWindows(t, false, pages("one"))
 		w.setPassword("another")
 		hosts = append(hosts, w)
-		c := w.client(t, func(o *Options) { o.Logins = logins })
+		c := w.client(t, func(o *Options) { o.Logins, o.Auth, o.AllowPlainBasic = logins, auth, auth == Basic })
 		wg.Go(func() {
-			if _, err := c.All(t.Context(), processes); !errors.Is(err, ErrCredentials) {
-				t.Errorf("got %v", err)
+			if _, err := c.All(t.Context(), processes); !errors.Is(err, ErrCredentials) || !c.Refused() {
+				t.Errorf("got %v, refused: %v", err, c.Refused())
 			}
 		})
 	}
@@ -311,11 +317,15 @@ func TestTooLargeIsAskedForInPieces(t *testing.T) {
 		}
 		return pages("one", "two")(ctx, envelope)
 	})
-	if got := names(t, w.client(t)); got != "one two" {
-		t.Errorf("got %s", got)
-	}
-	if got := strings.Join(asked, " "); got != "20000 512 64 64" {
-		t.Errorf("asked for %s", got)
+	c := w.client(t)
+	for _, want := range []string{"20000 512 64 64", "64 64"} {
+		asked = nil
+		if got := names(t, c); got != "one two" {
+			t.Errorf("got %s", got)
+		}
+		if got := strings.Join(asked, " "); got != want {
+			t.Errorf("asked for %s, want %s", got, want)
+		}
 	}
 	w.answer = func(context.Context, string) (int, string) { return soapFault(0x80338048) }
 	if _, err := w.client(t).All(t.Context(), processes); !errors.Is(err, ErrTooLarge) {

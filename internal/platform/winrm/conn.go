@@ -19,7 +19,8 @@ const soapType = "application/soap+xml;charset=UTF-8"
 // maxHead bounds the head of an answer, and what sealing adds to its body.
 const maxHead = 64 << 10
 
-// conn is one connection to the host. net/http's client is not used for it: it picks connections by itself, and here a login belongs to the connection it was made on.
+// conn is one connection to the host. net/http's client is not used for it: it picks connections by itself, and here a
+// login belongs to the connection it was made on.
 type conn struct {
 	client *Client
 	raw    net.Conn
@@ -30,7 +31,7 @@ type conn struct {
 	// What the login left: a header of each request, nil for none, and the sealing of each message, nil for none.
 	authorize func(context.Context) (string, error)
 	sealing   *sealing
-	secret    secret
+	leave     func(error) // hears of the first answer, nil if the log-in knows already
 
 	used  time.Time
 	dead  bool // not to be used again
@@ -86,13 +87,16 @@ func (c *conn) post(ctx context.Context, envelope []byte) (string, error) {
 		body = sealed
 	}
 	res, err := c.roundTrip(ctx, header, body)
-	if err != nil {
-		c.stale = kept && !c.in.any
-		return "", err
+	if err == nil && res.status == http.StatusUnauthorized {
+		err = &refusal{c.client.opts.Username}
 	}
-	if res.status == http.StatusUnauthorized {
-		c.dead, c.stale = true, kept
-		return "", c.refused()
+	if c.leave != nil {
+		c.leave(err)
+		c.leave = nil
+	}
+	if err != nil {
+		c.dead, c.stale = true, kept && (isRefusal(err) || !c.in.any)
+		return "", err
 	}
 	return c.opened(res)
 }
@@ -119,7 +123,8 @@ func (c *conn) opened(res *response) (string, error) {
 	return "", fmt.Errorf("http status %d, %s: %w", res.status, shown(res.contentType), ErrUnavailable)
 }
 
-// limit is the largest envelope that is read. The host was told MaxEnvelope, counts differently from version to version, and honours it in its own way.
+// limit is the largest envelope that is read. The host was told MaxEnvelope, counts differently from version to version,
+// and honours it in its own way.
 func (c *Client) limit() int { return 2*c.opts.MaxEnvelope + maxHead }
 
 type response struct {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// ParseTime reads a datetime as WS-Management writes it (2008-04-03T14:45:50.46875+08:00) or as CIM does (20080403144550.468750+480). A time without a zone is UTC.
+// ParseTime reads a datetime as WS-Management writes it (2008-04-03T14:45:50.46875+08:00) or as CIM does
+// (20080403144550.468750+480). A time without a zone is UTC.
 func ParseTime(s string) (time.Time, error) {
 	s = strings.TrimSpace(s)
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999"} {

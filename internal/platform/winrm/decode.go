@@ -15,7 +15,8 @@ type page struct {
 	items   int
 }
 
-// decodePage reads an EnumerateResponse or a PullResponse and calls each with its instances as they are read. What each returns is returned as a *stopped.
+// decodePage reads an EnumerateResponse or a PullResponse and calls each with its instances as they are read. What each
+// returns is returned as a *stopped.
 func decodePage(body string, each func(Instance) error) (page, error) {
 	var p page
 	s, err := toBody(body)
@@ -151,7 +152,8 @@ func malformed(err error) error {
 	return fmt.Errorf("%w: %w", errMalformed, err)
 }
 
-// instance reads the element whose start was read last. Its class is the element's name, or the type it says it is of: a subclass that stands for it.
+// instance reads the element whose start was read last. Its class is the element's name, or the type it says it is of: a
+// subclass that stands for it.
 func (s *scanner) instance(properties int) (Instance, error) {
 	i := Instance{Class: local(s.name), Properties: make([]Property, 0, properties)}
 	if typ := className(s.attr("type")); typ != "" {
@@ -358,7 +360,8 @@ func (s *scanner) faultCode(f *Fault) error {
 	})
 }
 
-// faultDetail reads everything in which hosts put codes: nested WSManFaults, MSFT_WmiError, the status of a provider, and words that hold an HRESULT.
+// faultDetail reads everything in which hosts put codes: nested WSManFaults, MSFT_WmiError, the status of a provider, and
+// words that hold an HRESULT.
 func (s *scanner) faultDetail(f *Fault) error {
 	for depth := len(s.open); ; {
 		t, err := s.next()

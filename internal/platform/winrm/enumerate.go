@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -49,6 +50,7 @@ func (e *enumeration) pages(ctx context.Context) error {
 		body, err := e.client.send(ctx, e.message())
 		if errors.Is(err, ErrTooLarge) && e.elements > 1 {
 			e.elements = fewer(e.elements)
+			e.client.fits.remember(e.query.String(), e.elements)
 			continue
 		}
 		if err != nil {
@@ -76,8 +78,38 @@ func (e *enumeration) pages(ctx context.Context) error {
 	}
 }
 
-// fewer is how many elements are asked for after an answer was too large. An answer that is too large has cost the host all its work, so the steps are wide.
+// fewer is how many elements are asked for after an answer was too large. An answer that is too large has cost the host all
+// its work, so the steps are wide.
 func fewer(elements int) int { return max(1, min(elements, 4096)/8) }
+
+// fits remembers how many elements fit into an answer of a query that was too large once, so that it is not too large again
+// every time it is asked.
+type fits struct {
+	mu    sync.Mutex
+	known map[string]int
+}
+
+// maxFits bounds the queries remembered; protip asks about thirty.
+const maxFits = 256
+
+func (f *fits) remember(query string, elements int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known == nil || len(f.known) >= maxFits {
+		f.known = map[string]int{}
+	}
+	f.known[query] = elements
+}
+
+// most is the number to begin with.
+func (f *fits) most(query string, asked int) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known, ok := f.known[query]; ok {
+		return min(known, asked)
+	}
+	return asked
+}
 
 // message asks for the next answer.
 func (e *enumeration) message() message {
@@ -102,7 +134,8 @@ func (e *enumeration) message() message {
 	return message{operation: "Enumerate", action: actionEnumerate, ref: ref, body: b.String()}
 }
 
-// release tells the host that nobody will ask on, so that it need not hold the rest. It is a courtesy: what it fails with is said nowhere.
+// release tells the host that nobody will ask on, so that it need not hold the rest. It is a courtesy: what it fails with
+// is said nowhere.
 func (e *enumeration) release(ctx context.Context, why error) {
 	var f *Fault
 	if e.context == "" || errors.As(why, &f) && !errors.Is(f, ErrTimedOut) {

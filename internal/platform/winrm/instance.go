@@ -23,7 +23,8 @@ const (
 	Array                 // Items
 )
 
-// Value is one property's value. Its strings hold the memory of the answer they came in: what is kept for long is cloned (Decode does).
+// Value is one property's value. Its strings hold the memory of the answer they came in: what is kept for long is cloned
+// (Decode does).
 type Value struct {
 	Kind   Kind
 	Text   string
@@ -129,10 +130,12 @@ func (r Ref) String() string {
 // uri is the resource URI of the class.
 func (r Ref) uri() string { return wmiBase + strings.ReplaceAll(r.Namespace, `\`, "/") + "/" + r.Class }
 
-// Params are a method's parameters, in the order they are sent. A parameter left out is one that the method gives its default.
+// Params are a method's parameters, in the order they are sent. A parameter left out is one that the method gives its
+// default.
 //
-// Values are string, bool, int, int64, uint8, uint16, uint32, uint64, time.Time, Ref, nil (sent as xsi:nil), *Object (an embedded instance, sent as CIM-XML text), and
-// slices of string, uint8, uint16, uint32, Ref and *Object. An empty slice is sent as nothing: WS-Management cannot say it.
+// Values are string, bool, int, int64, uint8, uint16, uint32, uint64, time.Time, Ref, nil (sent as xsi:nil), *Object (an
+// embedded instance, sent as CIM-XML text), and slices of string, uint8, uint16, uint32, Ref and *Object. An empty slice is
+// sent as nothing: WS-Management cannot say it.
 type Params []Param
 
 // Param is one parameter.

@@ -55,7 +55,8 @@ func (k *KerberosOptions) principal(user string) (name, realm string) {
 	return name, strings.ToUpper(realm)
 }
 
-// tickets holds the Kerberos client of one Client. Its calls take no context: one that hangs is left behind, and the next begins when it has ended.
+// tickets holds the Kerberos client of one Client. Its calls take no context: one that hangs is left behind, and the next
+// begins when it has ended.
 type tickets struct {
 	turn   chan struct{} // of capacity 1, held while the client is used
 	client *krb.Client
@@ -63,7 +64,8 @@ type tickets struct {
 
 func newTickets() *tickets { return &tickets{turn: make(chan struct{}, 1)} }
 
-// proof is the header that proves who the client is, made anew for each message. It asks a KDC only when there is no ticket or it has expired.
+// proof is the header that proves who the client is, made anew for each message. It asks a KDC only when there is no ticket
+// or it has expired.
 func (t *tickets) proof(ctx context.Context, c *Client) (string, error) {
 	select {
 	case t.turn <- struct{}{}:
@@ -134,7 +136,8 @@ func (t *tickets) close() {
 	}
 }
 
-// login makes a Kerberos client of what the options name, read anew, and tells the password if it is made of one. It asks nobody yet.
+// login makes a Kerberos client of what the options name, read anew, and tells the password if it is made of one. It asks
+// nobody yet.
 func (k *KerberosOptions) login(o *Options) (client *krb.Client, password string, err error) {
 	file := k.ConfFile
 	setDefault(&file, defaultKrb5Conf)

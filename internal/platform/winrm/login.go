@@ -14,14 +14,16 @@ import (
 const (
 	// holdOff is how long a refused password is not sent again. A changed one is tried at once.
 	holdOff = 5 * time.Minute
-	// alone is how long a password that nobody has accepted yet is tried at one host only, before others do not wait for that host any more.
-	alone = 2 * time.Second
+	// defaultPatience is how long a password that nobody has accepted yet is tried at one host only, before others do not
+	// wait for that host any more.
+	defaultPatience = 2 * time.Second
 )
 
 // mutual is what a client says that proves itself with its certificate.
 const mutual = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
 
-// login logs the connection in. No secret is sent in any way that a listener on a plain connection could read, unless AllowPlainBasic says so.
+// login logs the connection in. No secret is sent in any way that a listener on a plain connection could read, unless
+// AllowPlainBasic says so.
 func (c *Client) login(ctx context.Context, on *conn) error {
 	switch c.opts.Auth {
 	case Certificate:
@@ -35,15 +37,12 @@ func (c *Client) login(ctx context.Context, on *conn) error {
 	if err != nil {
 		return err
 	}
-	key := c.key(password)
-	leave, err := c.opts.Logins.enter(ctx, key)
+	leave, err := c.opts.Logins.enter(ctx, c.key(password))
 	if err != nil {
 		return err
 	}
-	on.secret = key
 	if c.opts.Auth == Basic {
-		// The first answer tells whether it is accepted, and none is waited for here.
-		leave(nil)
+		on.leave = leave // the first answer tells whether it is accepted
 		header := "Basic " + base64.StdEncoding.EncodeToString([]byte(c.opts.Username+":"+password))
 		on.authorize = func(context.Context) (string, error) { return header, nil }
 		return nil
@@ -53,13 +52,13 @@ func (c *Client) login(ctx context.Context, on *conn) error {
 	return err
 }
 
-// refused is the error of a 401, after which the same secret is held back.
-func (c *conn) refused() error {
-	err := fmt.Errorf("log in as %q: %w", c.client.opts.Username, ErrCredentials)
-	if c.client.opts.Auth == Basic {
-		c.client.opts.Logins.refuse(c.secret)
+// Refused reports whether the password, as it is now, is one that was refused a short while ago. It sends nothing.
+func (c *Client) Refused() bool {
+	if c.opts.Password == nil {
+		return false
 	}
-	return err
+	password, err := c.opts.Password()
+	return err == nil && c.opts.Logins.isRefused(c.key(password))
 }
 
 // key stands for what is sent to prove who the client is. A local account is another one at every host.
@@ -73,25 +72,29 @@ func (c *Client) key(password string) secret {
 
 type secret [sha256.Size]byte
 
-// Logins remembers what became of an account's passwords, for all clients that use it: a wrong one is tried at one host, not at sixteen, which would lock the account. The zero
-// value is ready; its methods may be called from any goroutine.
+// Logins remembers what became of an account's passwords, for all clients that use it: a wrong one is tried at one host,
+// not at sixteen, which would lock the account. The zero value is ready; its methods may be called from any goroutine.
 type Logins struct {
+	patience time.Duration // default defaultPatience
+
 	mu       sync.Mutex
 	accepted secret
 	refused  map[secret]time.Time
 	trying   chan struct{} // closed when the lone attempt is over, nil if there is none
 }
 
-// enter asks whether a secret may be tried now, and waits while another host tries one that nobody has accepted yet. leave says what became of it.
+// enter asks whether a secret may be tried now, and waits while another host tries one that nobody has accepted yet. leave
+// says what became of it.
 func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err error) {
-	patience := time.NewTimer(alone)
-	defer patience.Stop()
+	patience := l.patience
+	setDefault(&patience, defaultPatience)
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
 	for {
-		l.mu.Lock()
-		if until, ok := l.refused[s]; ok && time.Now().Before(until) {
-			l.mu.Unlock()
+		if l.isRefused(s) {
 			return nil, fmt.Errorf("the same password was refused less than %s ago: %w", holdOff, ErrCredentials)
 		}
+		l.mu.Lock()
 		if l.accepted == s || l.trying == nil {
 			done := make(chan struct{})
 			if l.accepted != s {
@@ -104,7 +107,7 @@ func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err er
 		l.mu.Unlock()
 		select {
 		case <-busy:
-		case <-patience.C:
+		case <-enough.C:
 			return l.leave(s, nil), nil
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for another log-in: %w", ctx.Err())
@@ -131,11 +134,11 @@ func (l *Logins) leave(s secret, done chan struct{}) func(error) {
 	}
 }
 
-// refuse remembers that a host refused a secret.
-func (l *Logins) refuse(s secret) {
+func (l *Logins) isRefused(s secret) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hold(s)
+	until, ok := l.refused[s]
+	return ok && time.Now().Before(until)
 }
 
 func (l *Logins) hold(s secret) {

@@ -12,7 +12,8 @@ import (
 	"github.com/bodgit/ntlmssp"
 )
 
-// loginNTLM makes the handshake: two requests without a body, and then the connection is logged in. Any answer but the expected ends it: there is no way on without a seal.
+// loginNTLM makes the handshake: two requests without a body, and then the connection is logged in. Any answer but the
+// expected ends it: there is no way on without a seal.
 func (c *conn) loginNTLM(ctx context.Context, password string) error {
 	domain, user := splitUser(c.client.opts.Username)
 	client, err := ntlmssp.NewClient(ntlmssp.SetUserInfo(user, password), ntlmssp.SetDomain(domain), ntlmssp.SetVersion(ntlmssp.DefaultVersion()))
@@ -66,7 +67,8 @@ func isRefusal(err error) bool {
 	return errors.As(err, &r)
 }
 
-// sealFlags are what a challenge must hold for messages to be sealed: Unicode, sign, seal, extended session security, 128 bit, key exchange.
+// sealFlags are what a challenge must hold for messages to be sealed: Unicode, sign, seal, extended session security, 128
+// bit, key exchange.
 const sealFlags = 0x1 | 0x10 | 0x20 | 0x80000 | 0x20000000 | 0x40000000
 
 // prove answers a challenge. A challenge is a stranger's bytes: a decoder that panics on it is an error.
@@ -91,7 +93,8 @@ func (c *conn) prove(client *ntlmssp.Client, theirs []byte) (proof []byte, err e
 	return client.Authenticate(theirs, bindings)
 }
 
-// endPoint binds the log-in to the TLS connection it is made on, by the certificate's hash (RFC 5929), so that nobody in the middle can carry it elsewhere.
+// endPoint binds the log-in to the TLS connection it is made on, by the certificate's hash (RFC 5929), so that nobody in
+// the middle can carry it elsewhere.
 func endPoint(cert *x509.Certificate) *ntlmssp.ChannelBindings {
 	hash := crypto.SHA256 // also in place of MD5 and SHA-1
 	switch cert.SignatureAlgorithm {

@@ -52,7 +52,8 @@ func (m *Member) write(b *strings.Builder) {
 	b.WriteString(end + "</" + tag + ">")
 }
 
-// ParseObject reads an embedded instance that came as a string of CIM-XML, as GuestIntrinsicExchangeItems and the text of a job's error do.
+// ParseObject reads an embedded instance that came as a string of CIM-XML, as GuestIntrinsicExchangeItems and the text of a
+// job's error do.
 func ParseObject(text string) (Instance, error) {
 	s := &scanner{doc: text}
 	t, err := s.next()

@@ -14,7 +14,8 @@ import (
 // maxIdle is how long a connection is kept without use. Windows closes idle ones after two minutes.
 const maxIdle = 55 * time.Second
 
-// pool keeps a few connections to one host, each logged in once. A message has a connection for itself until it is answered: the sealing of a connection's messages is numbered.
+// pool keeps a few connections to one host, each logged in once. A message has a connection for itself until it is
+// answered: the sealing of a connection's messages is numbered.
 type pool struct {
 	client *Client
 	slots  chan struct{}
@@ -29,8 +30,9 @@ func newPool(c *Client) *pool {
 	return &pool{client: c, slots: make(chan struct{}, c.opts.MaxConnections), open: map[*conn]struct{}{}}
 }
 
-// post sends one envelope and gives the answer's. One that may be sent once only goes over a connection made for it: on a kept one nobody could tell whether the host had closed it
-// before or after it read. Any other is sent again, once, if a kept connection turns out to be dead or logged out.
+// post sends one envelope and gives the answer's. One that may be sent once only goes over a connection made for it: on a
+// kept one nobody could tell whether the host had closed it before or after it read. Any other is sent again, once, if a
+// kept connection turns out to be dead or logged out.
 func (p *pool) post(ctx context.Context, envelope []byte, once bool) (string, error) {
 	select {
 	case p.slots <- struct{}{}:

@@ -15,8 +15,9 @@ type Sample struct {
 	Value, Base uint64
 }
 
-// Ratio is how much a counter grew for each unit its base grew by between two samples, false if that cannot be said: no time has passed, or one of the two went back, because the
-// host or the counter's owner restarted, the counter wrapped, or the clock was set.
+// Ratio is how much a counter grew for each unit its base grew by between two samples, false if that cannot be said: no
+// time has passed, or one of the two went back, because the host or the counter's owner restarted, the counter wrapped, or
+// the clock was set.
 func Ratio(prev, now Sample) (float64, bool) {
 	if now.Base <= prev.Base || now.Value < prev.Value {
 		return 0, false

@@ -17,7 +17,8 @@ const (
 	signatureLen = 16
 )
 
-// sealing encrypts and signs what goes over one connection. Both sides count: a message that is lost, repeated or out of order breaks it.
+// sealing encrypts and signs what goes over one connection. Both sides count: a message that is lost, repeated or out of
+// order breaks it.
 type sealing struct{ session *ntlmssp.SecuritySession }
 
 func (*sealing) contentType() string {
@@ -41,7 +42,8 @@ func (s *sealing) seal(envelope []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// open reads one or more such parts. Windows writes them in a form that no MIME reader takes, and the cipher text may hold the boundary: only the lengths tell.
+// open reads one or more such parts. Windows writes them in a form that no MIME reader takes, and the cipher text may hold
+// the boundary: only the lengths tell.
 func (s *sealing) open(body []byte, limit int) ([]byte, error) {
 	var plain []byte
 	for rest := body; ; {

@@ -59,8 +59,9 @@ func (s *Shape[T]) Properties() []string {
 	return names
 }
 
-// Decode fills into from an instance and names the properties that the instance does not hold; their fields are left as they are. A value that its field cannot take leaves the
-// field zero and is an error that names the property; the other fields are filled all the same. Nothing but an Instance keeps the answer's memory.
+// Decode fills into from an instance and names the properties that the instance does not hold; their fields are left as
+// they are. A value that its field cannot take leaves the field zero and is an error that names the property; the other
+// fields are filled all the same. Nothing but an Instance keeps the answer's memory.
 func (s *Shape[T]) Decode(i Instance, into *T) (missing []string, err error) {
 	var few [64]bool
 	found := few[:]

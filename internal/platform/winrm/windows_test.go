@@ -28,7 +28,8 @@ const (
 	testPassword = "Pässword-Marker&1"
 )
 
-// windows is a host that serves WS-Management with NTLM, sealed on plain HTTP. It shares no code with the client: it computes keys and seals by itself.
+// windows is a host that serves WS-Management with NTLM, sealed on plain HTTP. It shares no code with the client: it
+// computes keys and seals by itself.
 type windows struct {
 	*httptest.Server
 	t        testing.TB

@@ -14,8 +14,9 @@ const maxDepth = 48
 // maxAttributes bounds those of one element.
 const maxAttributes = 64
 
-// scanner reads an XML document token by token. It is strict about nesting and knows the five entities of XML and numbers: a document type declaration, and so any entity of its
-// own, is an error. What it returns are pieces of the document, without a copy unless an entity stands in them.
+// scanner reads an XML document token by token. It is strict about nesting and knows the five entities of XML and numbers:
+// a document type declaration, and so any entity of its own, is an error. What it returns are pieces of the document,
+// without a copy unless an entity stands in them.
 type scanner struct {
 	doc string
 	pos int

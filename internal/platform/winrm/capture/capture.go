@@ -1,5 +1,5 @@
 // Package capture records what a Windows host answers, without its names, and plays it back.
-// It promises that nothing unmasked is written anywhere, and that what is played back has the classes, properties and kinds of values of the host's answers.
+// It promises that nothing unmasked is written, and that a replay has the host's classes, properties and kinds of values.
 // It must not import other packages of protip but internal/platform/winrm.
 package capture
 
@@ -50,8 +50,9 @@ type recorded struct {
 	pages []string
 }
 
-// Record asks a host for classes and writes what it answers, masked, into a new directory. A class that fails is an entry with an error. It fails itself if the host cannot be
-// logged in at, or if what it is about to write still holds the host's or the user's name.
+// Record asks a host for classes and writes what it answers, masked, into a new directory. A class that fails is an entry
+// with an error. It fails itself if the host cannot be logged in at, or if what it is about to write still holds the host's
+// or the user's name.
 func Record(ctx context.Context, opts winrm.Options, classes []Class, dir string, progress func(Entry)) (*Manifest, error) {
 	var pages []string
 	fault, total := "", 0

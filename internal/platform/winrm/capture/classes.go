@@ -3,8 +3,8 @@ package capture
 // Class is a class of WMI, and where it is.
 type Class struct{ Namespace, Name string }
 
-// Classes are what protip asks Windows hosts for, or may: Hyper-V hosts, nodes of failover clusters, and Virtual Server 2005. A host that has some of them answers the rest with a
-// fault, which is recorded too.
+// Classes are what protip asks Windows hosts for, or may: Hyper-V hosts, nodes of failover clusters, and Virtual Server
+// 2005. A host that has some of them answers the rest with a fault, which is recorded too.
 func Classes() []Class {
 	var out []Class
 	for _, g := range []struct {

@@ -12,8 +12,9 @@ import (
 	"strings"
 )
 
-// mask replaces what could tell whose host it is: each word that is no word of Windows, each address, SID, GUID, serial number. What was equal stays equal, whatever its case, so that a
-// counter's VM name still joins the VM. Numbers that are values, booleans and times stay: without them a capture is worth nothing.
+// mask replaces what could tell whose host it is: each word that is no word of Windows, each address, SID, GUID, serial
+// number. What was equal stays equal, whatever its case, so that a counter's VM name still joins the VM. Numbers that are
+// values, booleans and times stay: without them a capture is worth nothing.
 type mask struct {
 	known map[string]bool // words of this capture that stay: names of classes and properties
 	names map[string]int  // the number of what was replaced, by its kind and lower case

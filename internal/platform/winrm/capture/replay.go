@@ -15,8 +15,8 @@ import (
 // maxRequest bounds a request that is answered.
 const maxRequest = 1 << 20
 
-// Replay answers Enumerate and Pull as a captured host did: a class's pages in their order, whole, whatever a query selects of them, and its fault if it had one. It knows no
-// passwords: whoever asks is let in. It is for tests.
+// Replay answers Enumerate and Pull as a captured host did: a class's pages in their order, whole, whatever a query selects
+// of them, and its fault if it had one. It knows no passwords: whoever asks is let in. It is for tests.
 type Replay struct {
 	pages map[string][]string // by namespace and class, in lower case
 

@@ -2,7 +2,8 @@ package capture
 
 import "strings"
 
-// vocabulary are words of Windows, Hyper-V and failover clustering, which tell nothing of an owner. A word that is missing here is masked, and costs a reader of the capture a guess.
+// vocabulary are words of Windows, Hyper-V and failover clustering, which tell nothing of an owner. A word that is missing
+// here is masked, and costs a reader of the capture a guess.
 var vocabulary = func() map[string]bool {
 	words := map[string]bool{}
 	for w := range strings.FieldsSeq(`
