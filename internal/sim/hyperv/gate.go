@@ -21,6 +21,7 @@ type gate struct {
 
 	mu       sync.Mutex
 	accounts []*account
+	open     map[net.Conn]*visitor
 }
 
 // account is a user of the domain.
@@ -30,7 +31,7 @@ type account struct {
 }
 
 func newGate(users []User, domain string, allowUnencrypted bool) *gate {
-	g := &gate{domain: domain, netbios: strings.ToUpper(strings.SplitN(domain, ".", 2)[0]), allowUnencrypted: allowUnencrypted}
+	g := &gate{open: map[net.Conn]*visitor{}, domain: domain, netbios: strings.ToUpper(strings.SplitN(domain, ".", 2)[0]), allowUnencrypted: allowUnencrypted}
 	for _, u := range users {
 		g.accounts = append(g.accounts, &account{name: u.Name, password: u.Password, readOnly: u.ReadOnly, expired: u.Expired})
 	}
@@ -85,8 +86,45 @@ type visitor struct {
 
 type visitorKey struct{}
 
-func withVisitor(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, visitorKey{}, &visitor{})
+// meet remembers a connection until it is closed.
+func (g *gate) meet(ctx context.Context, conn net.Conn) context.Context {
+	v := &visitor{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open[conn] = v
+	return context.WithValue(ctx, visitorKey{}, v)
+}
+
+func (g *gate) seeOff(conn net.Conn, state http.ConnState) {
+	if state == http.StateClosed || state == http.StateHijacked {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.open, conn)
+	}
+}
+
+// OpenLogins is how many connections are open that somebody proved himself on by NTLM.
+func (c *Cluster) OpenLogins() int {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	n := 0
+	for _, v := range c.gate.open {
+		if v.user != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// ForgetLogins makes all connections be cut on which somebody proved himself, as a restart of the service does.
+func (c *Cluster) ForgetLogins() {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	for conn, v := range c.gate.open {
+		if v.user != nil {
+			conn.Close()
+		}
+	}
 }
 
 // admission is what the gate said to a request.

@@ -279,11 +279,7 @@ func (c *Cluster) serve() error {
 }
 
 // Close ends all connections and all ports.
-func (c *Cluster) Close() {
-	for _, e := range c.endpoints {
-		e.stop()
-	}
-}
+func (c *Cluster) Close() { c.Stop() }
 
 // URL is a node's endpoint over plain HTTP, TLSURL the one over HTTPS. A node is named by its name.
 func (c *Cluster) URL(node string) string { return "http://" + c.endpoint(node).plain + "/wsman" }

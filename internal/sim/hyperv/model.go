@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type model struct {
 	vms     []*vm
 	volumes []*volume
 
+	made       int          // VMs, those that are gone included
 	migrations []*migration // in the order of the calls
 	shutters   map[string]bool
 }
@@ -150,7 +152,7 @@ func newModel(opt Options) (*model, error) {
 }
 
 func (m *model) add(spec VM, on *node) error {
-	i := len(m.vms)
+	i := m.made
 	made := &vm{
 		index: i, id: strings.ToUpper(orElse(spec.ID, m.guid("vm", i))), name: orElse(spec.Name, fmt.Sprintf("vm-%03d", i+1)), vcpus: spec.VCPUs, memory: spec.MemoryBytes,
 		dynamic: spec.Dynamic, grouped: !spec.Unclustered && !m.opt.Standalone, groupID: strings.ToLower(m.guid("group", i)), priority: spec.Priority,
@@ -186,6 +188,7 @@ func (m *model) add(spec VM, on *node) error {
 		made.group = m.freeGroupName(made.name)
 	}
 	m.vms = append(m.vms, made)
+	m.made++
 	return nil
 }
 
@@ -426,6 +429,53 @@ func (c *Cluster) Pause(name string, drain bool) error {
 
 // Resume ends a pause. Nothing moves back.
 func (c *Cluster) Resume(name string) error { return c.SetNodeState(name, NodeUp) }
+
+// CreateVM makes a VM on a node and tells its GUID. A guest made so has no endpoint of its own.
+func (c *Cluster) CreateVM(node string, spec VM) (id string, err error) {
+	err = c.change(func(m *model) error {
+		n := m.node(node)
+		if n == nil {
+			return fmt.Errorf("node %s: %w", node, ErrUnknown)
+		}
+		if err := m.add(spec, n); err != nil {
+			return fmt.Errorf("create VM %s: %w", spec.Name, err)
+		}
+		made := m.vms[len(m.vms)-1]
+		made.started, id = m.at, made.id
+		return nil
+	})
+	return id, err
+}
+
+// DestroyVM makes a VM be gone, and what was moving it.
+func (c *Cluster) DestroyVM(id string) error {
+	return c.change(func(m *model) error {
+		v := m.vm(id)
+		if v == nil {
+			return fmt.Errorf("VM %s: %w", id, ErrUnknown)
+		}
+		if v.move != nil {
+			m.cancel(v.move)
+		}
+		m.vms = slices.DeleteFunc(m.vms, func(x *vm) bool { return x == v })
+		return nil
+	})
+}
+
+// Place makes a VM be on a node at once, as after a migration that nobody saw. It must not be moving.
+func (c *Cluster) Place(id, node string) error {
+	return c.change(func(m *model) error {
+		v, n := m.vm(id), m.node(node)
+		if v == nil || n == nil || v.move != nil {
+			return fmt.Errorf("place VM %s on node %s: %w, or moving", id, node, ErrUnknown)
+		}
+		if v.on != n {
+			v.on = n
+			v.resetCounters()
+		}
+		return nil
+	})
+}
 
 // Rename gives a VM another name. Its group and its files keep the old one.
 func (c *Cluster) Rename(id, name string) error {

@@ -73,6 +73,33 @@ func (c *Cluster) open(name string, m machine, names ...string) error {
 // it again with StartEndpoint.
 func (c *Cluster) StopEndpoint(name string) { c.endpoint(name).stop() }
 
+// Stop stops all endpoints, and Start starts those again whose node is not down. The model lives on meanwhile.
+func (c *Cluster) Stop() {
+	for _, e := range c.endpoints {
+		e.stop()
+	}
+}
+
+// Start serves again after Stop, at the same addresses.
+func (c *Cluster) Start() error {
+	down := look(c, func(m *model) map[string]bool {
+		names := map[string]bool{}
+		for _, n := range m.nodes {
+			names[n.name] = n.state == NodeDown
+		}
+		return names
+	})
+	for name, e := range c.endpoints {
+		if down[name] {
+			continue
+		}
+		if err := e.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // StartEndpoint serves again, at the same address.
 func (c *Cluster) StartEndpoint(name string) error { return c.endpoint(name).start() }
 
@@ -97,7 +124,7 @@ func (e *endpoint) start() error {
 		Certificates: []tls.Certificate{e.cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: e.roots, MinVersion: tls.VersionTLS12,
 	})} {
 		s := &http.Server{
-			Handler: http.HandlerFunc(e.serve), ConnContext: withVisitor, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
+			Handler: http.HandlerFunc(e.serve), ConnContext: e.gate.meet, ConnState: e.gate.seeOff, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
 		}
 		e.servers = append(e.servers, s)
 		go s.Serve(l) //nolint:errcheck // it ends when the endpoint stops

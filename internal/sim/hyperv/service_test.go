@@ -417,6 +417,43 @@ func TestVirtualServer(t *testing.T) {
 	}
 }
 
+func TestVMsComeAndGo(t *testing.T) {
+	c := newCluster(t, hyperv.Options{Nodes: twoNodes(2)})
+	id, err := c.CreateVM("hv-02", hyperv.VM{Name: "vm-0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Place(id, "hv-01"); err != nil {
+		t.Fatal(err)
+	}
+	gone := c.VMs()[0]
+	if err := c.Move(gone, "hv-02", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DestroyVM(gone); err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.CreateVM("hv-02", hyperv.VM{})
+	if err != nil || again == id || again == gone {
+		t.Errorf("%s again, %v", again, err)
+	}
+	c.Stop()
+	p := client(t, c, "hv-01")
+	if _, _, err := p.try("x"); err == nil {
+		t.Error("it answers although it has stopped")
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	here := p.ask(virtual, "SELECT Name FROM Msvm_ComputerSystem WHERE ElementName LIKE 'vm-%'")
+	if len(here) != 2 || here[1]["Name"] != id {
+		t.Errorf("%v", here)
+	}
+	if g := p.ask(clusterNS, "SELECT Name FROM MSCluster_ResourceGroup WHERE GroupType = 111"); len(g) != 3 || g[1]["Name"] != "vm-0 (2)" {
+		t.Errorf("%v", g)
+	}
+}
+
 func TestBadOptions(t *testing.T) {
 	for name, opt := range map[string]hyperv.Options{
 		"OS":     {OS: "windows95"},
