@@ -45,9 +45,11 @@ func readAll(name string, r io.Reader) (File, error) {
 
 // Options are what the agent says about packs.
 type Options struct {
-	Version   string                    // of protip, for min_protip; what is no release passes every check
-	Config    map[string]map[string]any // pack -> key -> value, over the pack's own
-	Overrides []Override                // of single keys for single objects, over Config
+	Version string                    // of protip, for min_protip; what is no release passes every check
+	Config  map[string]map[string]any // pack -> key -> value, over the pack's own
+	// Some says that these are some of the packs: config of others is no mistake.
+	Some      bool
+	Overrides []Override // of single keys for single objects, over Config
 }
 
 // Set is the packs that run together. It does not change.
@@ -78,18 +80,18 @@ func Load(files []File, o Options) (*Set, error) {
 		s.rules = append(s.rules, pack.Rules...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Config)) {
-		if _, ok := from[name]; !ok && len(problems) == 0 {
+		if _, ok := from[name]; !ok && len(problems) == 0 && !o.Some {
 			problems = append(problems, Problem{
 				File: "packs.config", Message: "config for pack " + quoted(name) + ", which is not loaded",
 				Hint: didYouMean(name, slices.Sorted(maps.Keys(from))),
 			})
 		}
 	}
-	for _, o := range o.Overrides {
-		if _, ok := from[o.Pack]; !ok && len(problems) == 0 {
+	for _, own := range o.Overrides {
+		if _, ok := from[own.Pack]; !ok && len(problems) == 0 && !o.Some {
 			problems = append(problems, Problem{
-				File: o.At, Message: "an override of pack " + quoted(o.Pack) + ", which is not loaded",
-				Hint: didYouMean(o.Pack, slices.Sorted(maps.Keys(from))),
+				File: own.At, Message: "an override of pack " + quoted(own.Pack) + ", which is not loaded",
+				Hint: didYouMean(own.Pack, slices.Sorted(maps.Keys(from))),
 			})
 		}
 	}

@@ -68,6 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addCheck(app, verbs)
 	addAgentCommands(app, verbs)
 	addPack(app, verbs)
+	addReplay(app, verbs)
 	addTry(app, verbs)
 	addCapture(app, verbs)
 	addDemo(app, verbs)

@@ -74,6 +74,11 @@ func loadPacks(cfg *config.Config) (*rules.Set, error) {
 			files = append(files, f)
 		}
 	}
+	return rules.Load(files, PackOptions(cfg))
+}
+
+// PackOptions are what the configuration says about packs.
+func PackOptions(cfg *config.Config) rules.Options {
 	o := rules.Options{Version: version.Version, Config: cfg.Packs.Config}
 	for i, own := range cfg.Packs.Overrides {
 		o.Overrides = append(o.Overrides, rules.Override{
@@ -81,7 +86,7 @@ func loadPacks(cfg *config.Config) (*rules.Set, error) {
 			At: cfg.At(fmt.Sprintf("packs.overrides[%d]", i)),
 		})
 	}
-	return rules.Load(files, o)
+	return o
 }
 
 // checkGrants refuses a grant for a rule that is not there. One for another version of the pack is no mistake: the rule
