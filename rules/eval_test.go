@@ -4,12 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"reflect"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/protip/protip/internal/history/promql"
+	"github.com/protip/protip/internal/history/tsdb"
 
 	"github.com/protip/protip/internal/inventory"
 )
@@ -457,4 +462,66 @@ func inGo(snap *inventory.Snapshot, wait, busy float64, now time.Time) (n int) {
 		}
 	}
 	return n
+}
+
+// BenchmarkEvalFleet is one full evaluation as the agent makes it: 50 rules over 10,000 VMs, 10 of them over ten minutes of history in
+// the embedded store, each with an expression of its own.
+func BenchmarkEvalFleet(b *testing.B) {
+	const plain, asked, hosts, vms = 40, 10, 1000, 10_000
+	var text strings.Builder
+	text.WriteString(benchmarkRules(plain))
+	for i := range asked {
+		fmt.Fprintf(&text, "  - {name: Q%d, on: vm, with: {wait: 'avg_over_time(virt_vm_cpu_contention_ratio[%dm])'}, when: wait > 0.9 && !host.maintenance, clear: wait < 0.1,"+
+			" severity: info, summary: '{{vm.name}}', remedy: {action: migrate}}\n", i, 5+i)
+	}
+	set := mustLoad(b, text.String())
+	store, err := tsdb.Open(tsdb.Options{
+		Dir: b.TempDir(), Retention: 24 * time.Hour, RollupRetention: 48 * time.Hour, Limits: promql.DefaultLimits(), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	w := newWorld(b)
+	d := inventory.Delta{Begin: true, Synced: true, Clusters: []inventory.Cluster{cluster("c", false)}}
+	for i := range hosts {
+		d.Hosts = append(d.Hosts, host(fmt.Sprintf("h%d", i), "c"))
+	}
+	for i := range vms {
+		d.VMs = append(d.VMs, guest(fmt.Sprintf("v%d", i), fmt.Sprintf("h%d", i%hosts)))
+	}
+	now := noon
+	for range 45 { // a quarter of an hour
+		for i := range vms {
+			d.Samples = append(d.Samples, sample(id(inventory.KindVM, fmt.Sprintf("v%d", i)), now, map[inventory.Metric]float64{
+				inventory.VMCPUUsage: 1e9 * float64(i%8), inventory.VMCPUContention: float64(i%100) / 500,
+			}))
+		}
+		w.apply(d, now)
+		if err := store.Append(w.Snapshot(), now); err != nil {
+			b.Fatal(err)
+		}
+		d, now = inventory.Delta{}, now.Add(20*time.Second)
+	}
+	now = now.Add(-20 * time.Second)
+	snap := w.Snapshot()
+	began := cpuTime(b)
+	for b.Loop() {
+		answers := set.Ask(b.Context(), store, snap, now)
+		findings, stats := set.Eval(Input{Snapshot: snap, Answers: answers, Followed: Followed{}, Now: now})
+		if len(findings) != 0 || stats[set.rules[plain]].Findings != vms || stats[set.rules[plain]].Undecided != 0 {
+			b.Fatal(len(findings), stats[set.rules[plain]])
+		}
+	}
+	b.ReportMetric((cpuTime(b)-began).Seconds()/float64(b.N), "cpu-s/op")
+}
+
+// cpuTime is what the process has used.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
