@@ -72,7 +72,7 @@ func (x *indexer) words(s *subject) string {
 	case !s.joined.vm.IsZero():
 		return fmt.Sprintf("VM %s, by %s", s.joined.vm, s.joined.how)
 	}
-	if id, ok := x.last.hint(s.evidence); ok {
+	if id, ok := x.current().hint(s.evidence); ok {
 		return fmt.Sprintf("no VM found; by its host name alone it may be %s: if so, write vm: %s/%s", id, id.Source, id.Ref)
 	}
 	return "no VM found: write vm: source/name if it is in one"

@@ -82,14 +82,17 @@ type indexer struct {
 
 // join looks for the VM of a guest in the fleet as it is now.
 func (x *indexer) join(explicit string, e evidence) joined {
+	return x.current().join(explicit, e)
+}
+
+func (x *indexer) current() *index {
 	snap := x.snapshot()
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	if x.last == nil || !x.last.of(snap) {
 		x.last = newIndex(snap)
 	}
-	index := x.last
-	x.mu.Unlock()
-	return index.join(explicit, e)
+	return x.last
 }
 
 // index is a fleet's VMs by what a guest can be known by. It does not change.

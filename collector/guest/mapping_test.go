@@ -98,23 +98,28 @@ windows_service_start_mode{name="Fax",start_mode="auto"} 0
 		},
 		{
 			"latency in milliseconds, the longest of two", "lat 20\nlat{x=\"1\"} 30\n",
-			[]Mapping{{Type: Metric, Metric: "lat", Name: "s", Latency: "value", Scale: 0.001}}, "metric s unknown 0.03\n",
+			[]Mapping{{Type: Metric, Metric: "lat", Name: "s", Latency: "value", Scale: 0.001}},
+			"metric s unknown 0.03\n",
 		},
 		{
 			"state and latency of one service", "pg_up 1\nlat 0.5\n",
-			[]Mapping{running("pg_up"), {Type: Metric, Metric: "lat", Name: "s", Latency: "value"}}, "metric s running 0.5\n",
+			[]Mapping{running("pg_up"), {Type: Metric, Metric: "lat", Name: "s", Latency: "value"}},
+			"metric s running 0.5\n",
 		},
 		{
 			"a summary's own quantile", "# TYPE rpc summary\nrpc{quantile=\"0.5\"} 0.1\nrpc{quantile=\"0.99\"} 0.7\nrpc_sum 12\nrpc_count 100\n",
-			[]Mapping{{Type: Metric, Metric: "rpc", Name: "s", Latency: "quantile", Quantile: 0.99}}, "metric s unknown 0.7\n",
+			[]Mapping{{Type: Metric, Metric: "rpc", Name: "s", Latency: "quantile", Quantile: 0.99}},
+			"metric s unknown 0.7\n",
 		},
 		{
 			"a summary without that quantile", "# TYPE rpc summary\nrpc{quantile=\"0.5\"} 0.1\nrpc_sum 12\nrpc_count 100\n",
-			[]Mapping{{Type: Metric, Metric: "rpc", Name: "s", Latency: "quantile", Quantile: 0.99}}, "metric s unknown\n",
+			[]Mapping{{Type: Metric, Metric: "rpc", Name: "s", Latency: "quantile", Quantile: 0.99}},
+			"metric s unknown\n",
 		},
 		{
 			"a name that is too long", "up{n=\"" + strings.Repeat("x", 201) + "\"} 1\n",
-			[]Mapping{{Type: Metric, Metric: "up", Labels: []string{"n"}, Running: true}}, "",
+			[]Mapping{{Type: Metric, Metric: "up", Labels: []string{"n"}, Running: true}},
+			"",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -144,8 +149,10 @@ func TestLatencyBetweenLooks(t *testing.T) {
 		want    float64 // NaN: none
 	}{
 		{"mean of what was added", mean, histogram("", 10, 10, 10, 1), histogram("", 10, 14, 14, 2.2), 0.3},
-		{"mean over all of a service's series", mean, histogram(`m="a",`, 1, 1, 1, 1) + histogram(`m="b",`, 1, 1, 1, 1),
-			histogram(`m="a",`, 1, 1, 3, 3) + histogram(`m="b",`, 1, 1, 3, 5), 1.5},
+		{
+			"mean over all of a service's series", mean, histogram(`m="a",`, 1, 1, 1, 1) + histogram(`m="b",`, 1, 1, 1, 1),
+			histogram(`m="a",`, 1, 1, 3, 3) + histogram(`m="b",`, 1, 1, 3, 5), 1.5,
+		},
 		{"no request", mean, histogram("", 10, 10, 10, 1), histogram("", 10, 10, 10, 1), math.NaN()},
 		{"counted anew", mean, histogram("", 10, 10, 10, 9), histogram("", 2, 2, 2, 1), math.NaN()},
 		{"first look", mean, "", histogram("", 2, 2, 2, 1), math.NaN()},
@@ -196,9 +203,11 @@ func FuzzRead(f *testing.F) {
 	f.Add("node_systemd_unit_state{name=\"a\",state=\"active\"} 1\n", "windows_service_state{name=\"a\",state=\"stopped\"} 1\n")
 	f.Add("node_dmi_info{product_uuid=\"x\"} 1\nnode_network_info{address=\"00:50:56:00:00:01\"} 1", "# TYPE up\n# TYPE up gauge gauge\nup{} 1 2 3")
 	mappings, err := compile([]Mapping{
-		{Type: Systemd, Names: []string{".*"}}, {Type: Windows, Names: []string{".*"}},
+		{Type: Systemd, Names: []string{".*"}},
+		{Type: Windows, Names: []string{".*"}},
 		{Type: Metric, Metric: "up", Labels: []string{"n"}, Running: true},
-		{Type: Metric, Metric: "http", Name: "h", Latency: "quantile", Quantile: 0.9}, {Type: Metric, Metric: "http", Name: "h", Latency: "mean"},
+		{Type: Metric, Metric: "http", Name: "h", Latency: "quantile", Quantile: 0.9},
+		{Type: Metric, Metric: "http", Name: "h", Latency: "mean"},
 		{Type: Metric, Metric: "http", Name: "h", Latency: "value"},
 	})
 	if err != nil {

@@ -134,14 +134,21 @@ func (s *Source) addSubjects() error {
 	return nil
 }
 
-// Watch implements collector.Source. It ends with ctx only: no target is the platform, and the others go on without it. It is in
+// Watch implements collector.Source. It ends with ctx, or by a panic of ours: no target is the platform, and the others go on without it. It is in
 // sync when every target and probe was asked once, or an interval has passed.
 func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 	emit(s.begin())
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var all, first sync.WaitGroup
 	for i, subj := range s.subjects {
 		first.Add(1)
-		all.Go(func() { s.follow(ctx, subj, s.phase(i), emit, sync.OnceFunc(first.Done)) })
+		all.Go(func() {
+			err := collector.Contain(func() error { s.follow(ctx, subj, s.phase(i), emit, sync.OnceFunc(first.Done)); return nil })
+			if err != nil {
+				cancel(err)
+			}
+		})
 	}
 	asked := make(chan struct{})
 	go func() { first.Wait(); close(asked) }()
@@ -157,7 +164,7 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 	}
 	all.Wait()
 	<-asked
-	return ctx.Err()
+	return context.Cause(ctx)
 }
 
 // begin announces what an earlier Watch knew, in a state that nobody knows now.

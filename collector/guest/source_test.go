@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	promconfig "github.com/prometheus/common/config"
 
+	"github.com/protip/protip/collector"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 )
@@ -223,6 +224,27 @@ func TestWatchAgain(t *testing.T) {
 	l.await("web/systemd/nginx.service", "running")
 }
 
+// TestPanicEndsTheWatchAlone: a mistake of ours ends this source's Watch with an error, and not the process.
+func TestPanicEndsTheWatchAlone(t *testing.T) {
+	p := newPage(t, nginx)
+	s, err := New(Options{
+		Name: "guests", Targets: []Target{{Name: "a", URL: p.URL}, {Name: "b", URL: p.URL}}, Services: systemd,
+		Clock: clock.New(1), Observer: silent{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var panicked *collector.PanicError
+	err = s.Watch(t.Context(), func(d inventory.Delta) {
+		if len(d.Services) > 0 {
+			panic("a mistake")
+		}
+	})
+	if !errors.As(err, &panicked) {
+		t.Errorf("Watch returned %v", err)
+	}
+}
+
 func TestProbes(t *testing.T) {
 	p := newPage(t, "fine")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -323,14 +345,14 @@ func TestSlowTargetsDelayNobody(t *testing.T) {
 	var asked atomic.Int64
 	good := newPage(t, "")
 	good.does(func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); fmt.Fprint(w, nginx) })
-	opts := Options{Services: systemd, Timeout: 2 * time.Second}
+	opts := Options{Services: systemd, Timeout: time.Second}
 	for i := range fastLane + slowLane + 50 {
 		opts.Targets = append(opts.Targets, Target{Name: fmt.Sprint("silent", i), URL: silent.URL})
 	}
 	opts.Targets = append(opts.Targets, Target{Name: "good", URL: good.URL})
 	l := start(t, opts)
 	l.await("good/systemd/nginx.service", "running")
-	// From then on it is asked every half second, and the others wait for one another: 164 of them, 32 at a time, two seconds each.
+	// From then on it is asked every half second, and the others wait for one another: 146 of them, 32 at a time, a second each.
 	before := asked.Load()
 	for end := time.Now().Add(deadline); asked.Load() < before+6; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
