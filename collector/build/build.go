@@ -13,6 +13,7 @@ import (
 
 	"github.com/protip/protip/collector"
 	"github.com/protip/protip/collector/guest"
+	"github.com/protip/protip/collector/libvirt"
 	"github.com/protip/protip/collector/vsphere"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/config"
@@ -101,6 +102,10 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 		})
 	case config.Guest:
 		return guest.New(guests(src, opts, observer))
+	case config.Libvirt:
+		return libvirt.New(libvirt.Options{
+			Name: src.Name, Hosts: LibvirtHosts(src, src.Credential), Interval: src.Interval, Clock: opts.Clock, Observer: observer,
+		})
 	}
 	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/remediation/libvirt"
 	"github.com/protip/protip/remediation/vsphere"
 	"github.com/protip/protip/rules"
 )
@@ -83,6 +84,14 @@ func (a *App) newExecutor(src config.Source) (executor, error) {
 	case config.VSphere:
 		return vsphere.New(vsphere.Options{
 			Source: src.Name, Session: build.Session(src, *src.Acting), Log: a.log, Now: a.clock.Now,
+		})
+	case config.Libvirt:
+		return libvirt.New(libvirt.Options{
+			Source: src.Name, Hosts: build.LibvirtHosts(src, *src.Acting), Log: a.log,
+			Migration: libvirt.Migration{
+				URI: src.Migration.URI, Bandwidth: uint64(src.Migration.Bandwidth), MaxDowntime: src.Migration.MaxDowntime,
+				CopyStorage: src.Migration.CopyStorage, Timeout: src.Migration.Timeout,
+			},
 		})
 	}
 	return nil, fmt.Errorf("source %q: no executor for type %q", src.Name, src.Type)

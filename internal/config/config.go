@@ -85,12 +85,15 @@ type Source struct {
 	Targets         []Target      `yaml:"targets,omitempty"`
 	Probes          []Probe       `yaml:"probes,omitempty"`
 	Services        []Mapping     `yaml:"services,omitempty"` // which series of the targets are services
-	// What follows is of types hyperv and virtualserver.
-	Hosts      []string `yaml:"hosts,omitempty"`       // of a cluster any nodes, or all hosts that belong to none: names, host:port or URLs
-	Krb5Conf   string   `yaml:"krb5_conf,omitempty"`   // default /etc/krb5.conf
-	PlainBasic bool     `yaml:"plain_basic,omitempty"` // auth basic may send its password readable
+	// What follows is of types hyperv and virtualserver; hosts also of libvirt, where they are all of the cluster, by libvirt's URIs.
+	Hosts          []string `yaml:"hosts,omitempty"`            // of a cluster any nodes, or all hosts that belong to none: names, host:port or URLs
+	Krb5Conf       string   `yaml:"krb5_conf,omitempty"`        // default /etc/krb5.conf
+	PlainBasic     bool     `yaml:"plain_basic,omitempty"`      // auth basic may send its password readable
+	KnownHostsFile string   `yaml:"known_hosts_file,omitempty"` // of type libvirt, for hosts by SSH; default ~/.ssh/known_hosts
 	// Acting is the second credential, used for migrations only. Without it nothing of this source is ever moved.
 	Acting *Credential `yaml:"acting,omitempty"`
+	// Migration is how VMs are moved; of type libvirt.
+	Migration Migration `yaml:"migration,omitempty"`
 }
 
 // Credential is who logs in, and where the proof is: a user and a password, or an extension and its certificate.
@@ -105,6 +108,8 @@ type Credential struct {
 	Realm      string `yaml:"realm,omitempty"`       // of Kerberos; default: what stands after the @ of the user
 	KeytabFile string `yaml:"keytab_file,omitempty"` // of Kerberos, instead of a password
 	CacheFile  string `yaml:"ccache_file,omitempty"` // of Kerberos, instead of both: tickets that another program keeps fresh
+
+	SSHKeyFile string `yaml:"ssh_key_file,omitempty"` // of libvirt hosts that are reached by SSH
 }
 
 // Extension is a vCenter extension that logs in with the certificate that was registered for it.
@@ -128,6 +133,7 @@ func (c *Credential) User() string {
 func (c *Credential) resolve(dir string) {
 	c.PasswordFile = promconfig.JoinDir(dir, c.PasswordFile)
 	c.KeytabFile = promconfig.JoinDir(dir, c.KeytabFile)
+	c.SSHKeyFile = promconfig.JoinDir(dir, c.SSHKeyFile)
 	c.CacheFile = promconfig.JoinDir(dir, c.CacheFile)
 	if c.Extension != nil {
 		c.Extension.CertFile = promconfig.JoinDir(dir, c.Extension.CertFile)
@@ -301,6 +307,7 @@ func (c *Config) resolve(dir string) {
 		src.resolve(dir)
 		src.TLS.SetDirectory(dir)
 		src.Krb5Conf = promconfig.JoinDir(dir, src.Krb5Conf)
+		src.KnownHostsFile = promconfig.JoinDir(dir, src.KnownHostsFile)
 		src.BearerTokenFile = promconfig.JoinDir(dir, src.BearerTokenFile)
 		if src.Acting != nil {
 			src.Acting.resolve(dir)

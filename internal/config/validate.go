@@ -21,7 +21,7 @@ var (
 )
 
 var (
-	sourceTypes = []string{VSphere, Guest}
+	sourceTypes = []string{VSphere, Guest, Libvirt}
 	modes       = []string{ModeOff, ModeManual}
 	groups      = []string{"cpu", "datastore", "disk", "memory", "network", "service", "uptime"}
 )
@@ -93,6 +93,9 @@ func (v *validator) sources() {
 			v.guest(i, at)
 		case HyperV, VirtualServer:
 			v.windows(i, at)
+		case Libvirt:
+			v.libvirt(i, at)
+			v.migration(at, &src.Migration)
 		}
 		v.tls(at("tls_config"), i)
 	}
@@ -111,29 +114,33 @@ func (v *validator) collect(i int) {
 
 // keysOf are the keys of a source that only sources of some types have.
 var keysOf = map[string][]string{
-	"url":                {VSphere},
-	"perf_batch":         {VSphere},
-	"custom_attributes":  {VSphere},
-	"tag_categories":     {VSphere},
-	"extension":          {VSphere},
-	"acting":             {VSphere, HyperV},
-	"timeout":            {Guest},
-	"bearer_token_file":  {Guest},
-	"targets":            {Guest},
-	"probes":             {Guest},
-	"services":           {Guest},
-	"hosts":              {HyperV, VirtualServer},
-	"auth":               {HyperV, VirtualServer},
-	"realm":              {HyperV, VirtualServer},
-	"keytab_file":        {HyperV, VirtualServer},
-	"ccache_file":        {HyperV, VirtualServer},
-	"krb5_conf":          {HyperV, VirtualServer},
-	"plain_basic":        {HyperV, VirtualServer},
-	"acting.auth":        {HyperV},
-	"acting.realm":       {HyperV},
-	"acting.keytab_file": {HyperV},
-	"acting.ccache_file": {HyperV},
-	"acting.extension":   {VSphere},
+	"url":                 {VSphere},
+	"perf_batch":          {VSphere},
+	"custom_attributes":   {VSphere},
+	"tag_categories":      {VSphere},
+	"extension":           {VSphere},
+	"acting":              {VSphere, HyperV, Libvirt},
+	"timeout":             {Guest},
+	"bearer_token_file":   {Guest},
+	"targets":             {Guest},
+	"probes":              {Guest},
+	"services":            {Guest},
+	"hosts":               {HyperV, VirtualServer, Libvirt},
+	"auth":                {HyperV, VirtualServer},
+	"realm":               {HyperV, VirtualServer},
+	"keytab_file":         {HyperV, VirtualServer},
+	"ccache_file":         {HyperV, VirtualServer},
+	"krb5_conf":           {HyperV, VirtualServer},
+	"plain_basic":         {HyperV, VirtualServer},
+	"acting.auth":         {HyperV},
+	"acting.realm":        {HyperV},
+	"acting.keytab_file":  {HyperV},
+	"acting.ccache_file":  {HyperV},
+	"acting.extension":    {VSphere},
+	"ssh_key_file":        {Libvirt},
+	"known_hosts_file":    {Libvirt},
+	"acting.ssh_key_file": {Libvirt},
+	"migration":           {Libvirt},
 }
 
 // ofType refuses keys that say nothing to a source of the type.

@@ -171,12 +171,14 @@ func (h *Host) account(stop <-chan struct{}) {
 	}
 }
 
-// pin keeps all threads of a guest on the host's core: libvirt itself lets them run on all that it sees.
+// pin keeps all threads of a guest on the host's core, before what else this machine does there: libvirt itself lets them run on all
+// that it sees, and a host that is starved by others looks calm.
 func (h *Host) pin(pid int) {
 	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if !strings.HasPrefix(string(comm), "qemu-system") {
 		return
 	}
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), []byte("-15"), 0) // where sessions have a weight, and threads only within theirs
 	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	for _, thread := range threads {
 		tid, err := strconv.Atoi(thread.Name())
@@ -190,5 +192,6 @@ func (h *Host) pin(pid int) {
 		set.Zero()
 		set.Set(h.core)
 		_ = unix.SchedSetaffinity(tid, &set) // a thread that has ended needs none
+		_ = unix.Setpriority(unix.PRIO_PROCESS, tid, -15)
 	}
 }

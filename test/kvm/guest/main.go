@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -82,17 +83,18 @@ func newGuest(name string) *guest {
 	return g
 }
 
-// burn keeps a core busy for a share of every tenth of a second.
+// burn wants a core for a share of the time, in turns of random lengths, so that two guests on one core get in each other's way as
+// often as chance has it. A turn ends by the clock: what a guest got and what it waited for make the share together.
 func (g *guest) burn() {
-	const period = 100 * time.Millisecond
 	block := []byte(g.name)
 	for {
 		share := math.Float64frombits(g.share.Load())
-		for busy := time.Now().Add(time.Duration(share * float64(period))); time.Now().Before(busy); {
+		turn := time.Duration(20+rand.IntN(160)) * time.Millisecond
+		for busy := time.Now().Add(time.Duration(share * float64(turn))); time.Now().Before(busy); {
 			sum := sha256.Sum256(block)
 			block = sum[:]
 		}
-		time.Sleep(time.Duration((1 - share) * float64(period)))
+		time.Sleep(time.Duration((1 - share) * float64(turn)))
 	}
 }
 

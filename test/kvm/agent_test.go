@@ -1,0 +1,328 @@
+//go:build linux
+
+package kvm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/protip/protip/internal/web"
+	"github.com/protip/protip/internal/web/client"
+	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules"
+)
+
+// pressurePack is the shipped pack's rule on CPU, for a machine on which a minute is long.
+const pressurePack = `pack: lab-pressure
+version: 1.0.0
+description: Hosts whose guests wait for their one core.
+rules:
+  - name: HostCPUOverload
+    on: host
+    when: host.cpu_usage_ratio > 0.77 && host.cpu_contention_ratio > 0.05 && !host.maintenance
+    for: 3s
+    clear: host.cpu_usage_ratio < 0.74
+    severity: warning
+    summary: "{{host.name}} uses {{percent(host.cpu_usage_ratio)}} of its CPU; its VMs wait {{percent(host.cpu_contention_ratio)}} of the time"
+    remedy: {action: rebalance-host, cpu_below: 0.73}
+`
+
+// agent is the built program, run on the lab.
+type agent struct {
+	*client.Client
+	url string
+	t   *testing.T
+	dir string
+	cmd *exec.Cmd
+	log *transcript
+}
+
+// program builds protip once for all tests.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "protip-lab-bin")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "protip")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/protip")
+	cmd.Dir = checkout()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built {
+		if path, err := program(); err == nil {
+			os.RemoveAll(filepath.Dir(path))
+		}
+	}
+	os.Exit(code)
+}
+
+var built bool
+
+// configure writes an agent's configuration over the lab. extra is YAML of the source.
+func (l *Lab) configure(t *testing.T, automatic bool, pack string, extra string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("pack.yml", pack)
+	write("operator.token", "open sesame\n")
+	grants := ""
+	if automatic {
+		sum := sha256.Sum256([]byte(pack))
+		grants = fmt.Sprintf("  automatic:\n    - {source: lab, cluster: lab, pack: lab-pressure, rule: HostCPUOverload, pack_sha256: %s}\n", hex.EncodeToString(sum[:]))
+	}
+	write("protip.yml", fmt.Sprintf(`sources:
+  - name: lab
+    type: libvirt
+    hosts: [%s, %s]
+    interval: 2s
+    acting: {}
+    migration: {max_downtime: 20s%s}
+evaluation_interval: 1s
+packs: {shipped: [], files: [pack.yml]}
+remediation:
+  mode: manual
+  ceiling: 0.9
+  cooldown: 1s
+%sweb: {operator_token_file: operator.token}
+`, l.A.URI(), l.B.URI(), extra, grants))
+	return dir
+}
+
+var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
+
+// run starts the agent on a configuration's directory, until the test ends.
+func run(t *testing.T, dir string) *agent {
+	t.Helper()
+	built = true
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{t: t, dir: dir, log: &transcript{}}
+	a.cmd = exec.Command(path, "run", "--config.file="+filepath.Join(dir, "protip.yml"), "--storage.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	a.cmd.Stderr = a.log
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		a.end(syscall.SIGTERM)
+		if t.Failed() {
+			t.Logf("the agent said:\n%s", a.log.tail(60))
+		}
+	})
+	eventually(t, "the agent listens", func() error {
+		m := listening.FindStringSubmatch(a.log.String())
+		if m == nil {
+			return fmt.Errorf("it says %q", a.log.tail(5))
+		}
+		a.url = "http://" + m[1]
+		return nil
+	})
+	if a.Client, err = client.New(client.Options{URL: a.url, Token: "open sesame"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lab is up in the agent", func() error {
+		sources, err := a.Sources(t.Context())
+		if err == nil && (len(sources) != 1 || !sources[0].Up) {
+			err = fmt.Errorf("sources are %+v", sources)
+		}
+		return err
+	})
+	return a
+}
+
+// end sends the agent a signal and waits for its end.
+func (a *agent) end(signal syscall.Signal) {
+	if a.cmd.ProcessState != nil {
+		return
+	}
+	_ = a.cmd.Process.Signal(signal)
+	late := time.AfterFunc(20*time.Second, func() { _ = a.cmd.Process.Kill() })
+	_ = a.cmd.Wait()
+	late.Stop()
+}
+
+func (a *agent) awaitTip(state rules.State) (tip web.Tip) {
+	a.t.Helper()
+	eventually(a.t, "a tip is "+string(state), func() error {
+		tips, err := a.Tips(a.t.Context(), rules.Pending, rules.Active, rules.Resolved)
+		for _, tip = range tips {
+			if tip.State == state {
+				return nil
+			}
+		}
+		return fmt.Errorf("tips are %+v, %w", tips, err)
+	})
+	return tip
+}
+
+func (a *agent) awaitAction(what string, ok func(remediation.Action) bool) (act remediation.Action) {
+	a.t.Helper()
+	eventually(a.t, "an action is "+what, func() error {
+		actions, err := a.Actions(a.t.Context(), "")
+		if err != nil || len(actions) == 0 {
+			return fmt.Errorf("%d actions, %w", len(actions), err)
+		}
+		if act = actions[0]; !ok(act) {
+			return fmt.Errorf("it is %s (outcome %q): %s", act.State, act.Outcome, act.Error)
+		}
+		return nil
+	})
+	return act
+}
+
+// metrics are the lines of /metrics that begin so.
+func (a *agent) metrics(prefix string) ([]string, error) {
+	res, err := http.Get(a.url + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	var lines []string
+	for s := bufio.NewScanner(io.LimitReader(res.Body, 16<<20)); s.Scan(); {
+		if strings.HasPrefix(s.Text(), prefix) {
+			lines = append(lines, s.Text())
+		}
+	}
+	return lines, nil
+}
+
+// watchInfo samples a guest's virt_vm_info every 100 ms until stopped, and then demands that there was exactly one each time.
+func (a *agent) watchInfo(g *Guest) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	scrapes, seen := 0, map[string]int{}
+	var wrong []string
+	wg.Go(func() {
+		for tick := time.NewTicker(100 * time.Millisecond); ; {
+			select {
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			case <-tick.C:
+			}
+			lines, err := a.metrics("virt_vm_info{")
+			var own []string
+			for _, line := range lines {
+				if strings.Contains(line, g.UUID) {
+					own = append(own, line)
+				}
+			}
+			scrapes++
+			if err != nil || len(own) != 1 {
+				wrong = append(wrong, fmt.Sprintf("%v %q", err, own))
+				continue
+			}
+			seen[host.FindString(own[0])]++
+		}
+	})
+	return func() {
+		a.t.Helper()
+		cancel()
+		wg.Wait()
+		a.t.Logf("virt_vm_info of %s in %d scrapes: %v", g.Name, scrapes, seen)
+		if len(wrong) > 0 || len(seen) != 2 {
+			a.t.Errorf("%d of %d scrapes did not show %s on one host: %v", len(wrong), scrapes, g.Name, wrong[:min(len(wrong), 3)])
+		}
+	}
+}
+
+var host = regexp.MustCompile(`host="[^"]*"`)
+
+// TestAgentRelievesAHost is the product on a real hypervisor: two guests make their host hot, the agent says so and moves one of them,
+// and the host is calm.
+func TestAgentRelievesAHost(t *testing.T) {
+	began := time.Now()
+	l := Start(t)
+	g1, g2 := l.Boot(t, l.A, "g1"), l.Boot(t, l.A, "g2")
+	a := run(t, l.configure(t, true, pressurePack, ""))
+	for _, g := range []*Guest{g1, g2} {
+		g.Burn(t, 0.62)
+	}
+	t.Logf("%5.1f s: two guests burn on %s", time.Since(began).Seconds(), l.A.Name)
+	t.Cleanup(func() {
+		if lines, err := a.metrics("virt_"); err == nil && t.Failed() {
+			t.Logf("%s", strings.Join(slices.DeleteFunc(lines, func(s string) bool { return !strings.Contains(s, "_cpu_") }), "\n"))
+		}
+	})
+	stops := []func(){a.watchInfo(g1), a.watchInfo(g2)}
+	_ = stops
+	tip := a.awaitTip(rules.Active)
+	t.Logf("%5.1f s: tip: %s", time.Since(began).Seconds(), tip.Summary)
+	if tip.Object.Ref != l.A.UUID || !strings.Contains(tip.Summary, l.A.Name) {
+		t.Errorf("the tip is on %s: %s", tip.Object, tip.Summary)
+	}
+	act := a.awaitAction("done and measured", func(act remediation.Action) bool { return act.Outcome != "" })
+	t.Logf("%5.1f s: action: %s from %s to %s: %s, %s (%s)", time.Since(began).Seconds(), act.VMName, act.FromName, act.ToName, act.State, act.Outcome, act.Why)
+	if act.State != remediation.Done || !act.Verified || act.Outcome != remediation.Recovered || act.By != remediation.ByPolicy {
+		t.Errorf("the action is %+v", act)
+	}
+	moved, stayed := g1, g2
+	if act.VM.Ref == g2.UUID {
+		moved, stayed = g2, g1
+	}
+	a.awaitTip(rules.Resolved)
+	pause := moved.Pause(act.StartingAt)
+	moved.HoldOnly(t, l.B)
+	stayed.HoldOnly(t, l.A)
+	for i, g := range []*Guest{g1, g2} {
+		if g == moved {
+			stops[i]()
+		}
+		g.HoldUnharmed(t)
+	}
+	lines, err := a.metrics("virt_host_cpu_usage_ratio{")
+	t.Logf("hosts: %v %v", lines, err)
+	t.Logf("figures: total %.1f s, migration %.1f s, pause %d ms", time.Since(began).Seconds(), act.VerifyingAt.Sub(act.StartingAt).Seconds(), pause.Milliseconds())
+}
+
+// transcript is what a program says.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *transcript) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *transcript) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *transcript) tail(n int) string {
+	lines := strings.Split(strings.TrimSpace(l.String()), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
