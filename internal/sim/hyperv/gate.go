@@ -123,6 +123,7 @@ func (c *Cluster) ForgetLogins() {
 	for conn, v := range c.gate.open {
 		if v.user != nil {
 			conn.Close()
+			delete(c.gate.open, conn)
 		}
 	}
 }

@@ -118,7 +118,10 @@ func (m *model) begin() {
 
 // obstacle is the error that a migration which begins now will end with, 0 if it will succeed.
 func (m *model) obstacle(mg *migration) uint32 {
-	switch {
+	switch next := mg.vm.failsNext; {
+	case next != 0:
+		mg.vm.failsNext = 0
+		return next
 	case mg.live && mg.vm.liveFails != 0:
 		return mg.vm.liveFails
 	case mg.live && m.opt.Standalone && m.opt.NoDelegation:
@@ -276,6 +279,7 @@ func (m *model) drainStatus(n *node) int {
 
 // Migration is what became of one accepted move.
 type Migration struct {
+	Job                string // InstanceID of its Msvm_MigrationJob
 	VM, From, To       string // the VM's GUID, nodes' names
 	Live               bool
 	Foreign            bool // the cluster did it by itself
@@ -288,7 +292,7 @@ func (c *Cluster) Migrations() []Migration {
 	return look(c, func(m *model) (all []Migration) {
 		for _, mg := range m.migrations {
 			one := Migration{
-				VM: mg.vm.id, From: mg.from.name, To: mg.to.name, Live: mg.live, Foreign: mg.foreign, Queued: mg.queued, Began: mg.began, End: mg.ended,
+				Job: mg.job, VM: mg.vm.id, From: mg.from.name, To: mg.to.name, Live: mg.live, Foreign: mg.foreign, Queued: mg.queued, Began: mg.began, End: mg.ended,
 			}
 			if !mg.ended.IsZero() {
 				one.Code = mg.code

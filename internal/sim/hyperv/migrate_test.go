@@ -199,6 +199,7 @@ func TestMigrationsThatFail(t *testing.T) {
 		"logon type":   {Options{Nodes: []Node{{VMs: []VM{{LiveFails: LogonTypeNotGranted}}}, {}}}, migrationLive, nil, LogonTypeNotGranted},
 		"set to fail":  {Options{Nodes: []Node{node4(1), {}}}, migrationLive, func(c *Cluster, vm string) { _ = c.SetLiveFails(vm, MigrationTimeout) }, MigrationTimeout},
 		"quick, full":  {Options{Nodes: []Node{node4(1), full}}, migrationQuick, nil, NoMemory},
+		"the next one": {Options{Nodes: []Node{node4(1), {}}}, migrationQuick, func(c *Cluster, vm string) { _ = c.FailNextMove(vm, ISOMissing) }, ISOMissing},
 		"target fails": {Options{Nodes: []Node{node4(1), {}}}, migrationLive, nil, nodeDown},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -73,6 +73,7 @@ type vm struct {
 	priority     int
 	antiAffinity []string
 	liveFails    uint32
+	failsNext    uint32
 	limited      bool
 	guest        Guest
 
@@ -512,6 +513,11 @@ func (c *Cluster) TurnOn(id string) error {
 // SetLiveFails sets the error that ends live migrations of a VM from now on; 0 lets them succeed.
 func (c *Cluster) SetLiveFails(id string, code uint32) error {
 	return c.changeVM(id, func(v *vm) error { v.liveFails = code; return nil })
+}
+
+// FailNextMove makes the next migration of a VM that begins end with an error, whatever its kind.
+func (c *Cluster) FailNextMove(id string, code uint32) error {
+	return c.changeVM(id, func(v *vm) error { v.failsNext = code; return nil })
 }
 
 // SetService sets the state of a Windows service in a guest.

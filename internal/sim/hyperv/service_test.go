@@ -3,11 +3,15 @@ package hyperv_test
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bodgit/ntlmssp"
+	ntlmhttp "github.com/bodgit/ntlmssp/http"
 
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/sim/hyperv"
@@ -155,6 +159,33 @@ func TestEnvelopesAndPages(t *testing.T) {
 			c.Inject(hyperv.Fault{TooLarge: 100, Times: 1})
 			if status, body := p.query(virtual, "SELECT Name FROM Msvm_ComputerSystem"); status != 500 || !strings.Contains(body, `Code="2150858790"`) {
 				t.Errorf("%d %s", status, body)
+			}
+		})
+	}
+}
+
+func TestQuotas(t *testing.T) {
+	c := newCluster(t, hyperv.Options{MaxShells: 2, MaxOperations: 3, Nodes: twoNodes(1), Users: []hyperv.User{{Name: "a", Password: "a"}, {Name: "b", Password: "b"}}})
+	p, other := client(t, c, "hv-01"), client(t, c, "hv-01")
+	p.user, p.password, other.user, other.password = "a", "a", "b", "b"
+	create := p.envelopeOf("http://schemas.xmlsoap.org/ws/2004/09/transfer/Create", "http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd", "", `<Shell/>`)
+	enumerate := p.envelopeOf(enumerateAction, wmiURI+cimv2+"/Win32_Service", "", "<n:Enumerate/>")
+	for name, tt := range map[string]struct {
+		envelope string
+		allowed  int
+		code     string
+	}{"shells": {create, 2, "2150859173"}, "operations": {enumerate, 3, "2150859174"}} {
+		t.Run(name, func(t *testing.T) {
+			for range tt.allowed {
+				if status, body := p.post(tt.envelope); status != 200 {
+					t.Fatalf("%d %s", status, body)
+				}
+			}
+			if status, body := p.post(tt.envelope); status != 500 || !strings.Contains(body, tt.code) || !strings.Contains(body, "w:QuotaLimit") {
+				t.Errorf("one more: %d %s", status, body)
+			}
+			if status, _ := other.post(tt.envelope); status != 200 {
+				t.Errorf("another user: %d", status)
 			}
 		})
 	}
@@ -318,6 +349,47 @@ func TestCertificateOfAUser(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("%s: status %d, want %d", user, resp.StatusCode, want)
 		}
+	}
+}
+
+// TestNTLMHoldsForItsConnection uses a client of NTLM that nobody here wrote.
+func TestNTLMHoldsForItsConnection(t *testing.T) {
+	c := newCluster(t, hyperv.Options{Nodes: twoNodes(1)})
+	p := client(t, c, "hv-01")
+	body := p.envelopeOf(enumerateAction, wmiURI+cimv2+"/Win32_Service", "", "<n:Enumerate/>")
+	login, err := ntlmssp.NewClient(ntlmssp.SetUserInfo(hyperv.DefaultUser, hyperv.DefaultPassword), ntlmssp.SetDomain("EXAMPLE"), ntlmssp.SetVersion(ntlmssp.DefaultVersion()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	speaks, err := ntlmhttp.NewClient(p.http, login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(body io.Reader) (int, error) {
+		rq, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url, body)
+		if err != nil {
+			return 0, err
+		}
+		rq.Header.Set("Content-Type", "application/soap+xml;charset=UTF-8")
+		resp, err := speaks.Do(rq)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, err
+	}
+	for _, body := range []io.Reader{nil, strings.NewReader(body), strings.NewReader(body)} { // the first logs in
+		if status, err := ask(body); status != 200 || err != nil {
+			t.Fatalf("status %d, %v", status, err)
+		}
+	}
+	if c.Logins() != 1 || c.OpenLogins() != 1 || c.Refused() != 0 {
+		t.Errorf("%d log-ins, %d open, %d refused", c.Logins(), c.OpenLogins(), c.Refused())
+	}
+	c.ForgetLogins()
+	if status, err := ask(strings.NewReader(body)); status == 200 || c.OpenLogins() != 0 {
+		t.Errorf("after it was forgotten: status %d, %v, %d open", status, err, c.OpenLogins())
 	}
 }
 
