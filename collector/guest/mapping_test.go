@@ -174,6 +174,16 @@ func TestLatencyBetweenLooks(t *testing.T) {
 	}
 }
 
+// TestMeanOfASummary: one without quantiles, as Prometheus' Go client makes it by default.
+func TestMeanOfASummary(t *testing.T) {
+	var p past
+	mean := Mapping{Type: Metric, Metric: "rpc", Name: "s", Latency: "mean"}
+	readText(t, "# TYPE rpc summary\nrpc_sum 10\nrpc_count 100\n", &p, mean)
+	if got, want := show(readText(t, "# TYPE rpc summary\nrpc_sum 13\nrpc_count 104\n", &p, mean)), "metric s unknown 0.75\n"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestPastIsForgotten(t *testing.T) {
 	start := time.Unix(1e9, 0)
 	p := past{totals: map[pastKey]totals{{0, "s"}: {}}, at: start}

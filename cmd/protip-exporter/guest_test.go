@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/protip/protip/test/prom"
+)
+
+// TestGuests: the exporter tells services beside the VMs that they run in, and names as awkward as guests make them.
+func TestGuests(t *testing.T) {
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "app_latency_seconds{app=\"a \\\"b\\\"\\n\\\\c\"} 0.25\n")
+	}))
+	t.Cleanup(page.Close)
+	dir := t.TempDir()
+	vc, entry := vcenter(t, dir, "lab")
+	file := filepath.Join(dir, "protip.yml")
+	write(t, file, "sources:\n"+entry+fmt.Sprintf(`  - name: guests
+    type: guest
+    interval: 1s
+    targets: [{name: app, url: %q, vm: lab/off}]
+    probes: [{name: page, http: %q}, {name: nothing, tcp: "127.0.0.1:1"}]
+    services: [{type: metric, metric: app_latency_seconds, labels: [app], latency: value}]
+`, page.URL, page.URL))
+	addr, log := start(t, "--config.file="+file)
+	off, _ := vc.VM("off")
+	var body string
+	eventually(t, log, func() bool {
+		_, body = get(t, "http://"+addr+"/metrics")
+		return strings.Contains(body, fmt.Sprintf(`type="metric",vm="off",vm_id=%q,vm_source="lab"`, off.Value))
+	})
+	for _, want := range []string{
+		`virt_service_latency_seconds{source="guests",service="a \"b\"\n\\c",service_id="app/metric/a \"b\"\n\\c"} 0.25`,
+		`virt_service_running{source="guests",service="page",service_id="page/http/page"} 1`,
+		`virt_service_failed{source="guests",service="nothing",service_id="nothing/tcp/nothing"} 1`,
+		`protip_guest_targets{join="config",source="guests"} 1`,
+		`protip_guest_target_up{source="guests",target="nothing"} 0`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	t.Run("promtool", func(t *testing.T) { prom.CheckMetrics(t, []byte(body)) })
+}
