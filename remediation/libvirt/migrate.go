@@ -205,10 +205,10 @@ func (m *migration) answered(ctx context.Context, err, aborted error) (done bool
 	case err == nil:
 		return true, m.arrived()
 	case platform.CodeOf(err) != 0:
-		if aborted != nil {
-			err = fmt.Errorf("%w: %w", aborted, err)
-		}
 		failure := explained(err)
+		if aborted != nil && platform.CodeOf(err) == platform.OperationAborted {
+			failure = fmt.Errorf("%w: %w", aborted, err)
+		}
 		if m.ref != "" {
 			m.ended.put(m.action.ID, failure)
 		}

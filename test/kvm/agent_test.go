@@ -304,6 +304,52 @@ func TestAgentRelievesAHost(t *testing.T) {
 	t.Logf("figures: total %.1f s, migration %.1f s, pause %d ms", time.Since(began).Seconds(), act.VerifyingAt.Sub(act.StartingAt).Seconds(), pause.Milliseconds())
 }
 
+// TestAgentKilled kills the agent while a migration runs, and starts it again: it finds the migration, waits for its end and sends nothing.
+func TestAgentKilled(t *testing.T) {
+	l := Start(t)
+	g1, g2 := l.Boot(t, l.A, "g1"), l.Boot(t, l.A, "g2")
+	dir := l.configure(t, true, pressurePack, ", bandwidth: 4")
+	first := run(t, dir)
+	for _, g := range []*Guest{g1, g2} {
+		g.Burn(t, 0.62)
+	}
+	first.awaitAction("under way", func(act remediation.Action) bool { return act.State == remediation.Started })
+	first.end(syscall.SIGKILL)
+
+	second := run(t, dir)
+	act := second.awaitAction("done", func(act remediation.Action) bool { return act.State == remediation.Done })
+	moved := g1
+	if act.VM.Ref == g2.UUID {
+		moved = g2
+	}
+	t.Logf("%s: %s, task %s, pause %s", act.VMName, act.State, act.TaskRef, moved.Pause(act.StartingAt).Round(time.Millisecond))
+	moved.HoldOnly(t, l.B)
+	moved.HoldUnharmed(t)
+	if n := l.B.arrivals(t, moved); n != 1 {
+		t.Errorf("%d migrations of %s came to %s, want 1", n, moved.Name, l.B.Name)
+	}
+	actions, err := second.Actions(t.Context(), "")
+	sent := 0
+	for _, other := range actions {
+		if other.VM == act.VM && other.Sent() {
+			sent++
+		}
+	}
+	if err != nil || sent != 1 {
+		t.Errorf("%d actions of %s were sent, %v", sent, moved.Name, err)
+	}
+}
+
+// arrivals is how often a process was started on the host to receive a guest.
+func (h *Host) arrivals(t *testing.T, g *Guest) int {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(h.lab.dir, h.short, "log", "qemu", g.Name+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(log), "-incoming defer")
+}
+
 // transcript is what a program says.
 type transcript struct {
 	mu sync.Mutex
