@@ -49,7 +49,7 @@ func NewDemo(cfg DemoConfig) (*Demo, error) {
 	for i := range 4 {
 		s.node(i == hot)
 	}
-	c, err := New(Options{Name: "hv-prod-01", Seed: cfg.Seed, Clock: cfg.Clock, Nodes: s.nodes, Load: load.Func(s.at), AllowUnencrypted: false})
+	c, err := New(Options{Name: "hv-prod-01", Seed: cfg.Seed, Clock: cfg.Clock, Nodes: s.nodes, Load: load.Func(s.at)})
 	if err != nil {
 		return nil, fmt.Errorf("stage the demo: %w", err)
 	}

@@ -117,9 +117,6 @@ func (e *endpoint) enumerate(rq *request, w *writer) *fault {
 		return f
 	}
 	for _, i := range all {
-		if e.shutters()[strings.ToLower(cl.name)] {
-			break
-		}
 		if rq.query == nil || rq.query.where == nil || rq.query.where.holds(i.value) {
 			en.rest = append(en.rest, i)
 		}

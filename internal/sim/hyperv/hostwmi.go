@@ -7,7 +7,18 @@ import (
 )
 
 func (t *nodeMachine) operatingSystem(m *model, add func(map[string]any)) {
-	add(operatingSystem(t.c.opt.OS, t.n.name, t.n.boot, m.at, t.n.memory, m.freeMemory(t.n), t.local("Microsoft Windows Server 2019 Datacenter", "Microsoft Windows Server 2019 Datacenter"), t.c.opt.Locale))
+	add(operatingSystem(t.c.opt.OS, t.n.name, t.n.boot, m.at, t.n.memory, m.freeMemory(t.n), t.c.opt.OS.caption(), t.c.opt.Locale))
+}
+
+// caption is what Windows calls itself, in every language.
+func (os OS) caption() string {
+	switch os {
+	case Server23H2:
+		return "Microsoft Windows Server Datacenter"
+	case server2003:
+		return "Microsoft(R) Windows(R) Server 2003, Standard Edition"
+	}
+	return "Microsoft Windows Server 2019 Datacenter"
 }
 
 func operatingSystem(os OS, name string, boot, now time.Time, memory, free float64, caption, locale string) map[string]any {

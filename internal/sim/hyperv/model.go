@@ -561,7 +561,7 @@ func (c *Cluster) Heat(name string, cpu, memory float64) error {
 			if vm.demand = nil; cpu < 0 {
 				continue
 			}
-			u := load.Around(vm.index, min(1, max(0, cpu-rootShare)*float64(n.cores)/float64(vcpus)))
+			u := load.Around(vm.index, min(1, max(0, cpu-rootShare-hypervisorShare)*float64(n.cores)/float64(vcpus)))
 			if memory > 0 {
 				u.MemoryConsumed, u.MemoryActive = memory, memory/2
 			}

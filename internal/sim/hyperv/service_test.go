@@ -481,6 +481,9 @@ func TestVirtualServer(t *testing.T) {
 	if status, _ := p.query(virtual, "SELECT * FROM Msvm_ComputerSystem"); status != 500 {
 		t.Errorf("it has Hyper-V: %d", status)
 	}
+	if services := p.ask(cimv2, "SELECT Name FROM Win32_Service"); len(services) != 1 || services[0]["Name"] != "Virtual Server" {
+		t.Errorf("%v", services)
+	}
 	if os := p.ask(cimv2, "SELECT Version FROM Win32_OperatingSystem"); os[0]["Version"] != "5.2.3790" {
 		t.Errorf("%v", os)
 	}

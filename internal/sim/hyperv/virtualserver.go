@@ -79,7 +79,12 @@ func (t *virtualServerMachine) product() string { return "OS: 5.2.3790 SP: 2.0 S
 const heartbeatInterval = 60 * time.Second
 
 func (t *virtualServerMachine) instances(cl *class) ([]*instance, *fault) {
-	if cl.name != "VirtualMachine" {
+	switch cl.name {
+	case "VirtualMachine":
+	case "Win32_Service":
+		service := Service{Name: "Virtual Server", State: "Running", StartMode: "Auto"}
+		return []*instance{{cl, service.row(t.name(), 1)}}, nil
+	default:
 		return t.nodeMachine.instances(cl)
 	}
 	return look(t.c, func(m *model) []*instance {
