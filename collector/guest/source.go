@@ -134,8 +134,8 @@ func (s *Source) addSubjects() error {
 	return nil
 }
 
-// Watch implements collector.Source. It ends with ctx, or by a panic of ours: no target is the platform, and the others go on without it. It is in
-// sync when every target and probe was asked once, or an interval has passed.
+// Watch implements collector.Source. It ends with ctx, or by a panic of ours: no target is the platform, and the others go on without
+// it. It is in sync when every target and probe was asked once, or an interval has passed.
 func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 	emit(s.begin())
 	ctx, cancel := context.WithCancelCause(ctx)
