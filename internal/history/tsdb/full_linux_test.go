@@ -43,7 +43,7 @@ func TestFullDisk(t *testing.T) {
 // fillDisk is TestFullDisk's process. It panics if anything is not as it should be.
 func fillDisk(where string) {
 	guard, dir, _ := strings.Cut(where, ":")
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=64m"); err != nil {
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=20m"); err != nil {
 		fmt.Println("no file system:", err)
 		return
 	}
@@ -56,18 +56,18 @@ func fillDisk(where string) {
 	o := options(filepath.Join(dir, "history"))
 	o.Log = slog.New(slog.NewTextHandler(&said, nil))
 	if guard == "guarded" {
-		o.reserve = func(uint64) uint64 { return 4 << 20 }
+		o.reserve = func(uint64) uint64 { return 1 << 20 }
 	}
 	r := newRig(panics{}, o)
 	fleet := inventory.Delta{}
-	for i := range 500 {
+	for i := range 300 {
 		fleet.VMs = append(fleet.VMs, vm(fmt.Sprint("many", i), "h1"))
 	}
 	r.apply(fleet)
 	cycle := func() error {
 		r.after(20 * time.Second)
 		var d inventory.Delta
-		for i := range 500 {
+		for i := range 300 {
 			d.Samples = append(d.Samples, inventory.SampleSet{
 				ID: id(inventory.KindVM, fmt.Sprint("many", i)), At: r.now.UnixMilli(),
 				Values: []inventory.Value{{Metric: inventory.VMCPUUsage, Value: 1 / float64(r.now.Unix()*int64(i+1))}},
@@ -82,19 +82,19 @@ func fillDisk(where string) {
 	}
 	good := 0
 	for ; cycle() == nil; good++ {
-		must(good < 20_000, "the disk does not run full")
-		if good == 200 { // the last megabytes go by themselves
+		must(good < 2000, "the disk does not run full")
+		if good == 50 { // the last megabytes go by themselves
 			have, err := free(dir)
 			must(err == nil, "free: %v", err)
-			fill(filepath.Join(dir, "ballast"), int(have)-(5<<20))
+			fill(filepath.Join(dir, "ballast"), int(have)-(2<<20))
 		}
 	}
 	full := r.now
-	for range 200 { // goes on as if nothing were
+	for range 30 { // goes on as if nothing were
 		must(cycle() != nil, "a cycle was written to a full disk")
 	}
 	must(testutil.ToFloat64(r.metrics.writable) == 0, "the metric says writable")
-	must(testutil.ToFloat64(r.metrics.failures) == 201, "%v failures", testutil.ToFloat64(r.metrics.failures))
+	must(testutil.ToFloat64(r.metrics.failures) == 31, "%v failures", testutil.ToFloat64(r.metrics.failures))
 	must(strings.Count(said.String(), "history is not written") == 1, "the log says:\n%s", &said)
 	must(os.Remove(filepath.Join(dir, "ballast")) == nil, "ballast")
 	for i := 0; cycle() != nil; i++ {
@@ -102,7 +102,7 @@ func fillDisk(where string) {
 	}
 	must(strings.Contains(said.String(), "history is written again"), "the log says:\n%s", &said)
 	must(testutil.ToFloat64(r.metrics.writable) == 1, "the metric says not writable")
-	for range 200 {
+	for range 30 {
 		must(cycle() == nil, "history fails again:\n%s", &said)
 	}
 	count := func(at time.Time) int {
@@ -112,7 +112,7 @@ func fillDisk(where string) {
 	}
 	before, all := count(full), count(r.now)
 	must(before == good || before == good+1, "%d of %d cycles of before", before, good) // the last may be told wrongly, not lost
-	must(all-before >= 201, "%d cycles of after", all-before)
+	must(all-before >= 31, "%d cycles of after", all-before)
 	must(r.Close() == nil, "close")
 	r.Store = open(panics{}, o)
 	must(count(r.now) == all, "%d cycles after a restart, %d before", count(r.now), all)
