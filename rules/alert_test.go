@@ -80,3 +80,60 @@ func TestOnAlertStandsAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestAlertsThatNoRuleAwaits become tips by themselves, one for each alert of an object, and propose nothing.
+func TestAlertsThatNoRuleAwaits(t *testing.T) {
+	snap := hotFleet(t)
+	host := id(inventory.KindHost, "h")
+	alert := func(name, severity string) Alert {
+		return Alert{Object: host, Labels: map[string]string{"alertname": name, "severity": severity}, Annotations: map[string]string{"summary": "s"}, Since: noon}
+	}
+	set := mustLoad(t, alertRule)
+	var tips []Tip
+	turn := func(n int, alerts ...Alert) {
+		now := noon.Add(time.Duration(n) * time.Minute)
+		own := set.WithAlerts(alerts, tips)
+		found, _ := own.Eval(Input{Snapshot: snap, Alerts: alerts, Followed: Follow(tips), Now: now})
+		tips, _ = Step(tips, Turn{Set: own, Snapshot: snap, Findings: found, Now: now})
+	}
+	state := func() string {
+		var out []string
+		for _, tip := range tips {
+			out = append(out, tip.Pack+"/"+tip.Rule+" "+string(tip.Severity)+" "+string(tip.State)+" "+tip.Summary+" "+string(tip.Remedy.Action))
+		}
+		return strings.Join(out, "\n")
+	}
+	turn(0, alert("HostMemoryECC", "critical"), alert("Fan", "page"), alert("Disk", "critical"))
+	want := "p/R critical active h: HostMemoryECC: s none\nalertmanager/Fan warning active Fan: s none\nalertmanager/Disk critical active Disk: s none"
+	if state() != want {
+		t.Errorf("got\n%s\nwant\n%s", state(), want)
+	}
+	turn(1, alert("Disk", "critical"))
+	if got := state(); !strings.Contains(got, "Fan warning resolved") || !strings.Contains(got, "Disk critical active") || tips[1].ResolvedWhy != "no longer: alert Fan fires" {
+		t.Errorf("%s, because %s", got, tips[1].ResolvedWhy)
+	}
+	if set.WithAlerts(nil, nil) != set {
+		t.Error("no alerts make another set")
+	}
+}
+
+func TestLocate(t *testing.T) {
+	set, snap := mustLoad(t, withRule("{cpu: up}", "cpu > 1", "join: [{on: vm, label: guest, field: name}]\n")), hotFleet(t)
+	locate := set.Locate(snap, []Join{{On: inventory.KindHost, Label: "instance", Field: "name"}})
+	for name, tc := range map[string]struct {
+		labels map[string]string
+		want   inventory.ID
+	}{
+		"protip's own labels":     {map[string]string{"source": "vc", "host_id": "h"}, id(inventory.KindHost, "h")},
+		"the VM, not its host":    {map[string]string{"source": "vc", "host_id": "h", "vm_id": "v"}, id(inventory.KindVM, "v")},
+		"a VM that is gone":       {map[string]string{"source": "vc", "vm_id": "x"}, inventory.ID{}},
+		"by the configuration":    {map[string]string{"instance": "H"}, id(inventory.KindHost, "h")},
+		"by a pack":               {map[string]string{"guest": "v"}, id(inventory.KindVM, "v")},
+		"another name":            {map[string]string{"instance": "i"}, inventory.ID{}},
+		"another label, its name": {map[string]string{"node": "h"}, inventory.ID{}},
+	} {
+		if got, ok := locate(tc.labels); got != tc.want || ok != !tc.want.IsZero() {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

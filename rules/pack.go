@@ -45,7 +45,7 @@ type Pack struct {
 
 	file  string
 	tests []packTest
-	joins []join
+	joins []Join
 
 	overrides []Override
 	varying   map[string]*field // keys of the config that overrides set

@@ -103,7 +103,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.Close()
-		}, "protip.db was written by a newer protip (schema 99, this one knows 1)"},
+		}, "protip.db was written by a newer protip (schema 99, this one knows 2)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

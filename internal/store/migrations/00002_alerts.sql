@@ -1,0 +1,5 @@
+-- +goose Up
+CREATE TABLE alerts (
+  fingerprint TEXT PRIMARY KEY,
+  body        TEXT NOT NULL
+) STRICT;
