@@ -56,6 +56,8 @@ const (
 	refresh = time.Minute
 	// window is what one block holds at first.
 	window = 2 * time.Hour
+	// again is how long roll-ups that failed are let be: they cost much, and the disk may be full.
+	again = 10 * time.Minute
 	// never is longer than any process runs.
 	never = 100 * 365 * 24 * time.Hour
 )
@@ -80,10 +82,11 @@ type Store struct {
 	last     int64 // when
 	full     bool  // said so
 
-	upkeep   sync.Mutex // guards what follows
-	closed   bool
-	failing  bool  // said so
-	rolledTo int64 // up to where this process has written roll-ups, or found nothing to roll up
+	upkeep    sync.Mutex // guards what follows
+	closed    bool
+	failing   bool  // said so
+	rolledTo  int64 // up to where this process has written roll-ups, or found nothing to roll up
+	rollAgain int64 // when a window that failed is tried again
 }
 
 var _ history.Querier = (*Store)(nil)

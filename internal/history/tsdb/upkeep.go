@@ -78,7 +78,12 @@ func (s *Store) maintain(ctx context.Context, now int64) error {
 	}
 	s.metrics.series.Set(float64(s.raw.Head().NumSeries()))
 	// Roll-ups first: they are made of what the retention deletes.
-	err := surviving(func() error { return s.writeRollUps(ctx, now) })
+	var err error
+	if now >= s.rollAgain {
+		if err = surviving(func() error { return s.writeRollUps(ctx, now) }); err != nil {
+			s.rollAgain = now + again.Milliseconds()
+		}
+	}
 	return errors.Join(err,
 		surviving(func() error { return s.raw.Compact(ctx) }),
 		surviving(func() error { return s.rolled.Compact(ctx) }))
