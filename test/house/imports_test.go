@@ -30,6 +30,7 @@ var acting = []string{"rules", "remediation", "internal/store", "internal/web", 
 // walls are held over everything a package is built of, not only over its own imports.
 var walls = []wall{
 	{"collectors-only-watch", []string{"collector", "internal/config", "internal/platform", "cmd/protip-exporter"}, acting},
+	{"collectors-remember-nothing", []string{"collector", "internal/config", "internal/platform", "cmd/protip-exporter"}, []string{"internal/history"}},
 	{"config-is-plain", []string{"internal/config"}, []string{"collector", "internal/platform", "internal/inventory", "internal/placement", "internal/sim"}},
 	{"inventory-is-the-bottom", []string{"internal/inventory", "internal/clock"}, []string{"cmd", "collector", "rules", "remediation", "internal/placement", "internal/platform", "internal/config", "internal/store", "internal/web", "internal/app", "internal/sim"}},
 	{"placement-is-pure", []string{"internal/placement"}, []string{"cmd", "collector", "rules", "remediation", "internal/platform", "internal/config", "internal/store", "internal/web", "internal/app", "internal/sim", "internal/clock"}},

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	prom "github.com/prometheus/prometheus/promql"
@@ -98,7 +99,7 @@ func newMemory(series []history.Series) *memory {
 	}
 	slices.SortStableFunc(m.series, func(a, b prom.Series) int { return labels.Compare(a.Metric, b.Metric) })
 	for i, s := range m.series {
-		name := s.Metric.Get(labels.MetricName)
+		name := s.Metric.Get(model.MetricNameLabel)
 		m.byName[name] = append(m.byName[name], i)
 	}
 	return m
@@ -148,7 +149,7 @@ func (q *memoryQuerier) Select(_ context.Context, _ bool, hints *storage.SelectH
 // candidates are the series that a matcher of the name leaves, all if there is none.
 func (q *memoryQuerier) candidates(matchers []*labels.Matcher) []int {
 	for _, m := range matchers {
-		if m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			return q.byName[m.Value]
 		}
 	}

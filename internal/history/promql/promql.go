@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	prom "github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -222,7 +223,7 @@ func Selectors(expr string) ([]string, error) {
 	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
 		if v, ok := node.(*parser.VectorSelector); ok {
 			for _, m := range v.LabelMatchers {
-				if m.Name == labels.MetricName && m.Type == labels.MatchEqual && !seen[m.Value] {
+				if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual && !seen[m.Value] {
 					seen[m.Value] = true
 					names = append(names, m.Value)
 				}

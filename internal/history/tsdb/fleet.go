@@ -1,6 +1,7 @@
 package tsdb
 
 import (
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/protip/protip/internal/inventory"
@@ -62,7 +63,7 @@ func (f *fleet) state(c *cycle, r *ref, source, name string, is bool) {
 	}
 	v, _ := truth(is, true)
 	c.write(r, v, func(b *labels.ScratchBuilder) {
-		add(b, labels.MetricName, name)
+		add(b, model.MetricNameLabel, name)
 		add(b, "source", source)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	prom "github.com/prometheus/prometheus/promql"
@@ -127,7 +128,7 @@ var _ storage.SeriesSet = (*rolling)(nil)
 // Next leaves out what has no highest: counters and facts.
 func (r *rolling) Next() bool {
 	for r.SeriesSet.Next() {
-		if r.how != most || howOf(r.SeriesSet.At().Labels().Get(labels.MetricName)) == mean {
+		if r.how != most || howOf(r.SeriesSet.At().Labels().Get(model.MetricNameLabel)) == mean {
 			return true
 		}
 	}
@@ -152,7 +153,7 @@ func (s *rolledSeries) Labels() labels.Labels {
 func (s *rolledSeries) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
 	h := s.of.how
 	if h != most {
-		h = howOf(s.Series.Labels().Get(labels.MetricName))
+		h = howOf(s.Series.Labels().Get(model.MetricNameLabel))
 	}
 	points, err := rollUp(nil, s.Series.Iterator(nil), h, s.of.mint, s.of.maxt)
 	if err != nil {
@@ -170,16 +171,16 @@ func (f failed) Err() error { return f.err }
 
 func renamed(ls labels.Labels, suffix string) labels.Labels {
 	b := labels.NewBuilder(ls)
-	b.Set(labels.MetricName, ls.Get(labels.MetricName)+suffix)
+	b.Set(model.MetricNameLabel, ls.Get(model.MetricNameLabel)+suffix)
 	return b.Labels()
 }
 
 // sourceOf are the matchers of the raw series that the wanted roll-ups are made of, and how.
 func sourceOf(matchers []*labels.Matcher) (raw []*labels.Matcher, h how, rename string) {
 	for i, m := range matchers {
-		if name, ok := strings.CutSuffix(m.Value, highest); ok && m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+		if name, ok := strings.CutSuffix(m.Value, highest); ok && m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			raw = append(append(raw, matchers[:i]...), matchers[i+1:]...)
-			return append(raw, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)), most, highest
+			return append(raw, labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name)), most, highest
 		}
 	}
 	return matchers, mean, ""

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	prom "github.com/prometheus/prometheus/tsdb"
@@ -206,6 +207,7 @@ func (h onlyWarnings) Enabled(ctx context.Context, l slog.Level) bool {
 func (h onlyWarnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return onlyWarnings{h.Handler.WithAttrs(attrs)}
 }
+
 func (h onlyWarnings) WithGroup(name string) slog.Handler {
 	return onlyWarnings{h.Handler.WithGroup(name)}
 }
@@ -339,7 +341,7 @@ func (s *Store) endForgotten(c *cycle) error {
 		return err
 	}
 	defer q.Close()
-	set := q.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
+	set := q.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, ""))
 	var it chunkenc.Iterator
 	for set.Next() {
 		series := set.At()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 
@@ -245,7 +246,7 @@ func (t *table[T]) drop(c *cycle, r *row[T]) {
 }
 
 func (id identity) add(b *labels.ScratchBuilder, source, name string) {
-	add(b, labels.MetricName, name)
+	add(b, model.MetricNameLabel, name)
 	add(b, "source", source)
 	add(b, id.nameLabel, id.name)
 	add(b, id.refLabel, id.ref)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	prom "github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
@@ -132,14 +133,14 @@ func (s *Store) writeWindow(ctx context.Context, mint, maxt int64) error {
 	}
 	defer w.Close()
 	app, pending, total := w.Appender(ctx), 0, 0
-	set := q.Select(ctx, true, nil, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
+	set := q.Select(ctx, true, nil, labels.MustNewMatcher(labels.MatchNotEqual, model.MetricNameLabel, ""))
 	var points []prom.FPoint
 	var it chunkenc.Iterator
 	for set.Next() {
 		series := set.At()
 		ls := series.Labels()
 		it = series.Iterator(it)
-		h := howOf(ls.Get(labels.MetricName))
+		h := howOf(ls.Get(model.MetricNameLabel))
 		if points, err = rollUp(points[:0], it, h, mint, maxt); err != nil {
 			return errors.Join(err, app.Rollback())
 		}
