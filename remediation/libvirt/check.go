@@ -176,7 +176,7 @@ func checkCPU(ctx context.Context, source, target *host, dom golibvirt.Domain) e
 		})
 	}
 	switch {
-	case platform.CodeOf(err) == platform.NoSupport || platform.CodeOf(err) == platform.ArgUnsupported:
+	case platform.CodeOf(err) == platform.NoSupport || platform.CodeOf(err) == platform.ArgUnsupported || errors.Is(err, golibvirt.ErrUnsupported):
 		return nil // nobody can say before the migration itself does
 	case err != nil:
 		return err

@@ -115,7 +115,7 @@ func (e *Executor) host(ctx context.Context, uuid string) (*host, error) {
 	return nil, fmt.Errorf("%w among those of source %s: %s", errNoHost, e.opts.Source, uuid)
 }
 
-// ask makes a call that changes nothing, once more if the connection turns out to have been lost before.
+// ask makes a call that changes nothing, or nothing when it is made twice: once more if the connection turns out to have been lost.
 func (h *host) ask(ctx context.Context, method string, f func(*golibvirt.Libvirt) error) error {
 	for again := false; ; again = true {
 		c, err := h.connect(ctx)
@@ -123,14 +123,11 @@ func (h *host) ask(ctx context.Context, method string, f func(*golibvirt.Libvirt
 			return err
 		}
 		err = c.Call(ctx, method, f)
-		select {
-		case <-c.Done():
-			if err != nil && !again && ctx.Err() == nil && platform.CodeOf(err) == 0 {
-				continue
-			}
-		default:
+		answered := err == nil || platform.CodeOf(err) != 0 || errors.Is(err, golibvirt.ErrUnsupported)
+		if answered || again || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
+			return err
 		}
-		return err
+		c.Close() // it may not know yet that it is lost
 	}
 }
 
