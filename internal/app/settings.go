@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/protip/protip/internal/config"
+	"github.com/protip/protip/internal/history/tsdb"
 	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
@@ -31,6 +32,9 @@ func load(file string, now time.Time) (*settings, error) {
 	cfg, err := config.Load(file)
 	if err != nil {
 		return nil, err
+	}
+	if err := tsdb.CheckFamilies(cfg.History.Families); err != nil {
+		return nil, fmt.Errorf("%s: history.families: %w", cfg.At("history.families"), err)
 	}
 	set, err := loadPacks(cfg)
 	if err != nil {

@@ -72,8 +72,8 @@ func namesOf[T any](facts []family[T], kind inventory.Kind) []string {
 	return out
 }
 
-// checkFamilies refuses names that are no family.
-func checkFamilies(names []string) error {
+// CheckFamilies refuses names that are no family, as Open does.
+func CheckFamilies(names []string) error {
 	known := Known()
 	for _, name := range names {
 		if !slices.Contains(known, name) {

@@ -95,7 +95,7 @@ var _ history.Querier = (*Store)(nil)
 // Open takes the directory, made if it is not there, for this process alone. A directory that another has is ErrLocked. If there
 // is no room to open the databases they stay closed, and Maintain tries again.
 func Open(o Options) (*Store, error) {
-	if err := checkFamilies(o.Families); err != nil {
+	if err := CheckFamilies(o.Families); err != nil {
 		return nil, err
 	}
 	if o.reserve == nil {

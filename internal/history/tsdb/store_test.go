@@ -442,7 +442,7 @@ func TestAllAtOnce(t *testing.T) {
 
 func TestDefaultIsKnown(t *testing.T) {
 	names := Default()
-	if err := checkFamilies(names); err != nil {
+	if err := CheckFamilies(names); err != nil {
 		t.Error(err)
 	}
 	vms := 0
