@@ -2,6 +2,7 @@ package build
 
 import (
 	"net/url"
+	"strings"
 
 	"github.com/protip/protip/internal/config"
 	platform "github.com/protip/protip/internal/platform/libvirt"
@@ -12,7 +13,7 @@ import (
 func LibvirtHosts(src config.Source, as config.Credential) []platform.Options {
 	out := make([]platform.Options, 0, len(src.Hosts))
 	for _, uri := range src.Hosts {
-		if u, err := url.Parse(uri); err == nil && as.Username != "" && u.User != nil {
+		if u, err := url.Parse(uri); err == nil && as.Username != "" && strings.HasSuffix(u.Scheme, "+ssh") {
 			u.User = url.User(as.Username)
 			uri = u.String()
 		}

@@ -98,17 +98,17 @@ func (g *guest) burn() {
 	}
 }
 
-// work is a service with one client: it serves a request of some milliseconds of CPU, five times a second. Whoever waits for a
-// core is slow.
+// work is a service with one client: it serves a request of some milliseconds of CPU, five times a second. A request has waited since it
+// was due: whoever has to wait for a core, or stands still, is slow.
 func (g *guest) work() {
 	block := make([]byte, 4096)
-	for range time.Tick(200 * time.Millisecond) {
-		began := time.Now()
+	for due := time.Now(); ; due = due.Add(200 * time.Millisecond) {
+		time.Sleep(time.Until(due))
 		for range 40 {
 			sum := sha256.Sum256(block)
 			copy(block, sum[:])
 		}
-		took := time.Since(began).Seconds()
+		took := time.Since(due).Seconds()
 		g.latency.Store(math.Float64bits(took))
 		g.total.Store(math.Float64bits(math.Float64frombits(g.total.Load()) + took))
 		g.served.Add(1)
