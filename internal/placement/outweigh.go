@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -80,10 +79,7 @@ func (q *question) counterparts(a, b int) []int {
 		return nil
 	}
 	need := func(v int) Size { return q.VMs[v].Need }
-	byCPU := func(x, y int) int {
-		return cmp.Or(cmp.Compare(need(y).CPUHertz, need(x).CPUHertz), cmp.Compare(need(y).MemoryBytes, need(x).MemoryBytes), cmp.Compare(x, y))
-	}
-	small, large := slices.SortedFunc(slices.Values(q.on[a]), byCPU), slices.SortedFunc(slices.Values(q.on[b]), byCPU)
+	small, large := q.byCPU[a], q.byCPU[b]
 	out := make([]int, len(q.on[a]))
 	taken := make([]bool, len(large))
 	for _, v := range small {

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -92,6 +93,7 @@ type question struct {
 	Question
 	words   int        // of a set of hosts
 	on      [][]int    // by host, its claims
+	byCPU   [][]int    // the same, the largest CPU first
 	pos     []int      // of a claim among those of its host
 	single  []int      // 0, 1, 2, ...: slices of it name one claim
 	allowed [][]uint64 // by claim; nil is anywhere
@@ -120,6 +122,12 @@ func index(q Question) *question {
 				set(x.allowed[i], h)
 			}
 		}
+	}
+	for _, claims := range x.on {
+		x.byCPU = append(x.byCPU, slices.SortedFunc(slices.Values(claims), func(a, b int) int {
+			m, n := q.VMs[a].Need, q.VMs[b].Need
+			return cmp.Or(cmp.Compare(n.CPUHertz, m.CPUHertz), cmp.Compare(n.MemoryBytes, m.MemoryBytes), cmp.Compare(a, b))
+		}))
 	}
 	for g, group := range q.Apart {
 		for _, v := range group.VMs {

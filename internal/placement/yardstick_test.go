@@ -84,7 +84,7 @@ func BenchmarkReserveRules(b *testing.B) {
 				wrongYes, wrongNo := make([]int, len(rules)), make([]int, len(rules))
 				for seed := range uint64(n) {
 					r := rand.New(rand.NewPCG(seed, 1))
-					q := crowded(seed, size[0], 20*size[0], size[1], 0.80+0.20*r.Float64())
+					q := crowded(seed, size[0], 20*size[0], size[1], 0.55+0.40*r.Float64())
 					a := q.Answer(nil)
 					count[a.Answer]++
 					if a.Answer == Admitted {
