@@ -3,6 +3,7 @@
 package kvm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -196,8 +197,7 @@ func (g *Guest) again(t *testing.T, l *Lab, from *Host) {
 }
 
 // TestMigrationFails breaks migrations of a real guest in every way that an operator may meet. In each the guest never runs twice and
-// is never lost, the executor says what happened, and the next attempt works. Those that wait for a time-out of libvirt's are run by make
-// e2e-kvm only.
+// is never lost, the executor says what happened, and the next attempt works. Most of it is run by make e2e and make e2e-kvm-faults only.
 func TestMigrationFails(t *testing.T) {
 	all := os.Getenv("PROTIP_E2E") != ""
 	l := Start(t)
@@ -296,6 +296,38 @@ func TestMigrationFails(t *testing.T) {
 			next(t)
 		})
 	}
+	t.Run("disk that is not shared", func(t *testing.T) {
+		g.Destroy(t, on)
+		g.disk = "disk.raw"
+		content := make([]byte, 16<<20)
+		for i := range content {
+			content[i] = byte(i>>12 + i)
+		}
+		for h, b := range map[*Host][]byte{on: content, on.Other(): make([]byte, len(content))} {
+			if err := os.WriteFile(h.diskFile(g), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.Recreate(t, on)
+		ex, a := l.executor(t, nil), g.move(on)
+		var r reports
+		err := ex.Do(t.Context(), a, r.take)
+		g.holdStayed(t, ex, a, on, r.last(), err, "set migration.copy_storage")
+
+		ex = l.executor(t, func(o *libvirt.Options) { o.Migration.CopyStorage = true })
+		if err := ex.Do(t.Context(), a, (&reports{}).take); err != nil {
+			t.Fatalf("with its disk: %v", err)
+		}
+		on = on.Other()
+		g.HoldOnly(t, on)
+		g.HoldUnharmed(t)
+		if copied, err := os.ReadFile(on.diskFile(g)); err != nil || !bytes.Equal(copied, content) {
+			t.Errorf("the disk's copy is another (%v)", err)
+		}
+		g.Destroy(t, on)
+		g.disk = ""
+		g.Recreate(t, on)
+	})
 	t.Run("guest dies", func(t *testing.T) {
 		ex, a := l.executor(t, slowly), g.move(on)
 		_, ended := begin(t, t.Context(), ex, a)

@@ -25,6 +25,7 @@ type Guest struct {
 
 	lab   *Lab
 	index int
+	disk  string // a file that each host has for itself; empty: none
 }
 
 // Boot starts a guest on a host and waits until it counts.
@@ -74,9 +75,20 @@ func (g *Guest) xml(t testing.TB) string {
   <serial type='file'><source path='/lab/%s' append='on'/><target port='0'/></serial>
   <interface type='bridge'><mac address='52:54:00:%02x:00:%02x'/><source bridge='br0'/><model type='virtio'/></interface>
   <memballoon model='virtio'><stats period='1'/></memballoon>
+  %s
  </devices>
-</domain>`, g.Name, g.UUID, filepath.Base(kernels[0]), g.Name, g.Addr, g.lab.ip(254), filepath.Base(g.console()), g.lab.number, g.index)
+</domain>`, g.Name, g.UUID, filepath.Base(kernels[0]), g.Name, g.Addr, g.lab.ip(254), filepath.Base(g.console()), g.lab.number, g.index, g.diskXML())
 }
+
+func (g *Guest) diskXML() string {
+	if g.disk == "" {
+		return ""
+	}
+	return fmt.Sprintf(`<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/var/lib/libvirt/%s'/><target dev='vda' bus='virtio'/></disk>`, g.disk)
+}
+
+// diskFile is what the host has of the guest's disk.
+func (h *Host) diskFile(g *Guest) string { return filepath.Join(h.lab.dir, h.short, "lib", g.disk) }
 
 // console is the file that all hosts write the guest's console to.
 func (g *Guest) console() string {
