@@ -15,6 +15,8 @@ type Use struct {
 // demand and may not be moved, and a host with such a running VM may not be a target.
 type Demand struct {
 	VMs map[inventory.ID]Use
+	// Flows are what VMs move, as far as that is known. It counts where the policy says what a host can move.
+	Flows map[inventory.ID]Flow
 }
 
 // VMSpec is the VM to be placed. Of one that exists only ID counts: the rest is in the snapshot and the demand.
@@ -23,6 +25,18 @@ type VMSpec struct {
 	Name  string
 	VCPUs int
 	Use   Use
+	Flow  Flow
+	Tags  []inventory.Tag
+	// HighlyAvailable asks that the platform restarts it when its host fails.
+	HighlyAvailable bool
+	// Cluster narrows the hosts of a VM that does not exist yet; zero is every host there is.
+	Cluster inventory.ID
+}
+
+// Flow is what an object reads, writes, sends and receives.
+type Flow struct {
+	DiskBytesPerSecond    float64 `json:"disk_bytes_per_second"`
+	NetworkBytesPerSecond float64 `json:"network_bytes_per_second"`
 }
 
 // Policy is what the operator wants of a placement.
@@ -33,6 +47,20 @@ type Policy struct {
 	Incoming map[inventory.ID][]inventory.ID
 	// Frozen are VMs that may not be moved now, and why. Relieve leaves them where they are.
 	Frozen map[inventory.ID]string
+	// Fill prefers the fullest host that still has room, where otherwise the emptiest is preferred.
+	Fill bool
+	// Weights say how much each resource counts, 0..1. A weight of 0 does not keep a resource from barring a host.
+	Weights Weights
+	// HostFlow is what any one host can move; zero is not known, and then flows do not count.
+	HostFlow Flow
+	// ApartTags and TogetherTags are categories of tags. VMs with the same tag of such a category are better kept apart, or
+	// together.
+	ApartTags, TogetherTags []string
+	// Quick lets a VM that cannot be moved live be rated for being saved, moved and restored, which is downtime.
+	Quick bool
+	// Reserves holds, by cluster, the last answer to its reserve. A host is barred if with the VM there the cluster would no longer
+	// hold a reserve that it holds now, or if it does not hold it now and the VM would be one more.
+	Reserves map[inventory.ID]*Admission
 	// Restricted are hosts that take nothing new, and why.
 	Restricted map[inventory.ID]string
 	// HostReserve is the share of every host that is kept for the host itself.
@@ -40,6 +68,11 @@ type Policy struct {
 	// ReserveAll counts all running VMs as ones that must be restarted when their host fails, also those that the platform
 	// would not restart.
 	ReserveAll bool
+}
+
+// Weights are what each resource counts in a rating. The zero Weights count all of them fully.
+type Weights struct {
+	CPU, Memory, Disk, Network float64
 }
 
 // HostReserve is the share of a host, 0..1, that is kept for the host itself.
@@ -60,10 +93,12 @@ type Reason struct {
 	Bars bool   `json:"bars"` // the host may not take the VM
 }
 
-// Codes of reasons. The first two say what is left after the move, the others only ever speak against a host.
+// Codes of reasons. The first four say what is left after the move, the others only ever speak against a host.
 const (
 	CodeCPURoom       = "cpu_room"
 	CodeMemoryRoom    = "memory_room"
+	CodeDiskRoom      = "disk_room"
+	CodeNetworkRoom   = "network_room"
 	CodeSameHost      = "same_host"
 	CodeStale         = "stale"          // the source or the host's load is not known as of now
 	CodeDisconnected  = "disconnected"   // or not powered on
@@ -74,9 +109,26 @@ const (
 	CodeVMUnreachable = "vm_unreachable" // the platform does not reach the VM
 	CodeAffinity      = "affinity"
 	CodeAntiAffinity  = "anti_affinity"
-	CodeHostRule      = "host_rule" // a rule ties the VM to other hosts, or bars it from this one
-	CodeDatastore     = "datastore" // the host does not reach the VM's files
-	CodeWide          = "wide"      // more vCPUs than the host has cores
+	CodeHostRule      = "host_rule"       // a rule ties the VM to other hosts, or bars it from this one
+	CodeDatastore     = "datastore"       // the host does not reach the VM's files
+	CodeWide          = "wide"            // more vCPUs than the host has cores
+	CodeRestricted    = "restricted"      // somebody, or a remedy, keeps new VMs off the host
+	CodeContention    = "contention"      // the host's VMs wait for its CPU already
+	CodeTag           = "tag"             // the VM's tags are better elsewhere
+	CodeCPUModel      = "cpu_model"       // the host's processor is another
+	CodeNotLive       = "not_live"        // the platform cannot move the VM while it runs
+	CodeQuick         = "quick_migration" // it can be saved, moved and restored
+	CodeHA            = "high_availability"
+	CodeReserve       = "cluster_reserve"
+)
+
+// MoveKind is how a VM gets to a host.
+type MoveKind string
+
+// Kinds of moves. Empty: the VM does not exist yet.
+const (
+	MoveLive  MoveKind = "live"  // it runs on
+	MoveQuick MoveKind = "quick" // it is saved, moved and restored: downtime
 )
 
 // Rating is how well a host suits a VM.
@@ -86,7 +138,10 @@ type Rating struct {
 	Stars   float64      `json:"stars"` // 0..5 in halves; 0 = may not, and a reason bars
 	Before  Load         `json:"before"`
 	After   Load         `json:"after"`
+	Kind    MoveKind     `json:"kind,omitempty"`
 	Reasons []Reason     `json:"reasons"`
+
+	fullness float64 // the weighted utilisation after the move, of the resource that is tightest
 }
 
 // Load is a host's expected utilisation, 0..1 of its capacity; above 1 it is over-committed. It is zero where the host's load
@@ -102,5 +157,6 @@ type Move struct {
 	Name   string       `json:"name"`
 	From   inventory.ID `json:"from"`
 	To     inventory.ID `json:"to"`
+	Kind   MoveKind     `json:"kind,omitempty"`
 	Rating Rating       `json:"rating"` // of the target, at the time of planning
 }

@@ -20,9 +20,9 @@ const softCost = 1.5
 //
 //	stars = 5 x (1 - u / ceiling) - 1.5 for each thing that speaks against it
 //
-// rounded to a half and at least a half, where u is the expected utilisation after the move of CPU or memory, whichever is
-// tighter. So five stars is an empty host, and half a star one that would just not pass the ceiling. Between equal stars the
-// host with the lower u comes first, then the name.
+// rounded to a half and at least a half, where u is the expected utilisation after the move of the resource that is tightest,
+// each times its weight over the greatest weight. So five stars is an empty host, and half a star one that would just not pass the
+// ceiling. To fill hosts it is 5 x u / ceiling. Between equal stars the host that is emptier, or fuller, comes first, then the name.
 func Rate(s *inventory.Snapshot, d Demand, vm VMSpec, p Policy) []Rating {
 	return newLedger(s, d).rate(vm, p)
 }
@@ -63,27 +63,41 @@ type candidate struct {
 	ties    []inventory.HostRule
 	stores  []inventory.DatastoreView
 	bars    []Reason // what keeps it from any host
+	kind    MoveKind
+	quick   string                  // why it cannot be moved live
+	model   string                  // of the processor it runs on, empty if any host of its cluster has to do
+	peers   map[inventory.ID]string // other VMs and the tag that they share, to be kept apart
+	friends map[inventory.ID]string // and together
+	trials  map[inventory.ID]*trial // by cluster
 }
 
 func (l *ledger) rate(spec VMSpec, p Policy) []Rating {
-	c, hosts := l.candidate(spec)
+	c, hosts := l.candidate(spec, p)
 	out := make([]Rating, 0, len(hosts))
 	for _, h := range hosts {
-		out = append(out, l.rateHost(c, l.of(h, p.Incoming[h.ID]), p.Ceiling))
+		out = append(out, l.rateHost(c, l.of(h, p.Incoming[h.ID]), p))
 	}
 	slices.SortFunc(out, func(a, b Rating) int {
-		return cmp.Or(cmp.Compare(b.Stars, a.Stars), cmp.Compare(a.After.tighter(), b.After.tighter()),
+		fuller := cmp.Compare(a.fullness, b.fullness)
+		if p.Fill {
+			fuller = -fuller
+		}
+		return cmp.Or(cmp.Compare(b.Stars, a.Stars), fuller,
 			cmp.Compare(a.Name, b.Name), cmp.Compare(a.Host.String(), b.Host.String()))
 	})
 	return out
 }
 
 // candidate looks the VM up, and the hosts it might go to.
-func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
-	c := &candidate{VMSpec: spec}
+func (l *ledger) candidate(spec VMSpec, p Policy) (*candidate, []inventory.HostView) {
+	c := &candidate{VMSpec: spec, trials: map[inventory.ID]*trial{}}
 	if spec.ID.IsZero() {
-		if !spec.Use.valid() {
+		if !spec.Use.valid() || !amount(spec.Flow.DiskBytesPerSecond) || !amount(spec.Flow.NetworkBytesPerSecond) {
 			c.bar(CodeUnknownDemand, "its demand is no number")
+		}
+		c.relate(l, p)
+		if !spec.Cluster.IsZero() {
+			return c, l.snap.HostsOf(spec.Cluster)
 		}
 		return c, slices.Collect(l.snap.Hosts())
 	}
@@ -93,6 +107,10 @@ func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
 	}
 	c.Name, c.VCPUs, c.current = vm.Name, vm.VCPUs, vm.Host
 	c.Use, ok = l.use(vm.ID)
+	c.Flow, c.Tags = l.demand.Flows[vm.ID], vm.Tags
+	c.HighlyAvailable = vm.Availability == inventory.HighlyAvailable
+	c.relate(l, p)
+	c.moves(vm.VM, p)
 	switch {
 	case vm.Template:
 		c.bar(CodeNotRunning, "it is a template")
@@ -116,6 +134,7 @@ func (l *ledger) candidate(spec VMSpec) (*candidate, []inventory.HostView) {
 	if !ok {
 		return c, []inventory.HostView{here}
 	}
+	c.runsOn(here.Host, cluster)
 	for _, r := range cluster.Rules {
 		if r.Enabled && slices.Contains(r.VMs, vm.ID) {
 			c.rules = append(c.rules, r)
@@ -135,8 +154,8 @@ func (c *candidate) bar(code, text string) {
 }
 
 // rateHost rates one host. What is known of the host comes before what follows from it.
-func (l *ledger) rateHost(c *candidate, b *book, ceiling float64) Rating {
-	r := Rating{Host: b.host.ID, Name: b.host.Name, Reasons: slices.Clone(c.bars)}
+func (l *ledger) rateHost(c *candidate, b *book, p Policy) Rating {
+	r := Rating{Host: b.host.ID, Name: b.host.Name, Kind: c.kind, Reasons: slices.Clone(c.bars)}
 	against := func(code, text string, bars bool) { r.Reasons = append(r.Reasons, Reason{code, text, bars}) }
 	if c.current == b.host.ID {
 		against(CodeSameHost, "the VM runs here already", true)
@@ -147,12 +166,18 @@ func (l *ledger) rateHost(c *candidate, b *book, ceiling float64) Rating {
 	if b.host.Connection != inventory.Connected || b.host.Power != inventory.PowerOn {
 		against(CodeDisconnected, fmt.Sprintf("%s, power %s", b.host.Connection, b.host.Power), true)
 	}
+	if why := p.Restricted[b.host.ID]; why != "" && c.current != b.host.ID && !b.vms[c.ID] {
+		against(CodeRestricted, "restricted, and takes nothing new: "+why, true)
+	}
 	if b.unknown != "" && b.stale == "" {
 		against(CodeUnknownDemand, fmt.Sprintf("the demand of %s, which is here or on its way, is not known", b.unknown), true)
 	}
 	l.rateRules(c, b, against)
 	c.rateTies(b, against)
 	c.rateStores(b, against)
+	c.rateKind(b, against)
+	l.rateHA(c, b, against)
+	c.rateTags(b, l, against)
 	if b.host.Cores > 0 && c.VCPUs > b.host.Cores {
 		against(CodeWide, fmt.Sprintf("%d vCPUs are more than its %d cores", c.VCPUs, b.host.Cores), false)
 	}
@@ -162,14 +187,20 @@ func (l *ledger) rateHost(c *candidate, b *book, ceiling float64) Rating {
 	case !b.sized():
 		against(CodeNoCapacity, "its capacity is not known", true)
 	case c.Use.valid():
-		l.rateRoom(c, b, ceiling, &r)
+		l.rateRoom(c, b, p, &r)
 	}
-	r.Stars = stars(r, ceiling)
+	if wait, ok := b.host.Samples.Value(inventory.HostCPUContention); ok && wait > contended {
+		against(CodeContention, fmt.Sprintf("its VMs wait for CPU %s of the time already", percent(wait)), false)
+	}
+	if _, barred := r.Barred(); !barred {
+		l.rateReserve(c, b, p, against)
+	}
+	r.Stars = stars(r, p)
 	return r
 }
 
 // rateRoom compares the host's load with and without the VM.
-func (l *ledger) rateRoom(c *candidate, b *book, ceiling float64, r *Rating) {
+func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 	without, with := b.load, b.load.plus(c.Use)
 	switch {
 	case c.current == b.host.ID:
@@ -179,19 +210,59 @@ func (l *ledger) rateRoom(c *candidate, b *book, ceiling float64, r *Rating) {
 	}
 	r.Before, r.After = b.ratio(without), b.ratio(with)
 	room := []Reason{
-		roomFor(CodeCPURoom, "CPU", r.Before.CPURatio, r.After.CPURatio, ceiling, hertz(b.host.CPUHertz)),
-		roomFor(CodeMemoryRoom, "memory", r.Before.MemoryRatio, r.After.MemoryRatio, ceiling, bytes(b.host.MemoryBytes)),
+		roomFor(CodeCPURoom, "CPU", r.Before.CPURatio, r.After.CPURatio, p.Ceiling, p.HostReserve.CPURatio, hertz(b.host.CPUHertz)),
+		roomFor(CodeMemoryRoom, "memory", r.Before.MemoryRatio, r.After.MemoryRatio, p.Ceiling, p.HostReserve.MemoryRatio, bytes(b.host.MemoryBytes)),
+	}
+	w := p.Weights.scaled()
+	r.fullness = max(w.CPU*r.After.CPURatio, w.Memory*r.After.MemoryRatio)
+	if p.HostFlow != (Flow{}) {
+		now := l.flow(b, c.ID)
+		for _, f := range []struct {
+			code, what               string
+			before, more, of, weight float64
+		}{
+			{CodeDiskRoom, "disk", now.DiskBytesPerSecond, c.Flow.DiskBytesPerSecond, p.HostFlow.DiskBytesPerSecond, w.Disk},
+			{CodeNetworkRoom, "network", now.NetworkBytesPerSecond, c.Flow.NetworkBytesPerSecond, p.HostFlow.NetworkBytesPerSecond, w.Network},
+		} {
+			if f.of > 0 {
+				after := (f.before + f.more) / f.of
+				room = append(room, roomFor(f.code, f.what, f.before/f.of, after, p.Ceiling, 0, fmt.Sprintf("%.0f MB/s", f.of/1e6)))
+				r.fullness = max(r.fullness, f.weight*after)
+			}
+		}
 	}
 	r.Reasons = append(room, r.Reasons...)
 }
 
-func roomFor(code, what string, before, after, ceiling float64, capacity string) Reason {
-	text := fmt.Sprintf("%s %s -> %s of %s", what, percent(before), percent(after), capacity)
-	bars := !(after <= ceiling) // also where either is no number
-	if bars {
-		text = fmt.Sprintf("%s %s -> %.1f %% of %s, above the ceiling of %s", what, percent(before), 100*after, capacity, percent(ceiling))
+// flow is what the host's other VMs move, as far as that is known.
+func (l *ledger) flow(b *book, but inventory.ID) (sum Flow) {
+	for vm := range b.vms {
+		if vm != but {
+			f := l.demand.Flows[vm]
+			sum.DiskBytesPerSecond += f.DiskBytesPerSecond
+			sum.NetworkBytesPerSecond += f.NetworkBytesPerSecond
+		}
 	}
-	return Reason{code, text, bars}
+	return sum
+}
+
+func roomFor(code, what string, before, after, ceiling, reserve float64, capacity string) Reason {
+	switch {
+	case !(after <= ceiling): // also where either is no number
+		return Reason{code, fmt.Sprintf("%s %s -> %.1f %% of %s, above the ceiling of %s", what, percent(before), 100*after, capacity, percent(ceiling)), true}
+	case after > 1-reserve:
+		return Reason{code, fmt.Sprintf("%s %s -> %.1f %% of %s, of which %s is kept for the host itself", what, percent(before), 100*after, capacity, percent(reserve)), true}
+	}
+	return Reason{code, fmt.Sprintf("%s %s -> %s of %s", what, percent(before), percent(after), capacity), false}
+}
+
+// scaled makes the greatest weight 1.
+func (w Weights) scaled() Weights {
+	most := max(w.CPU, w.Memory, w.Disk, w.Network)
+	if !(most > 0) {
+		return Weights{1, 1, 1, 1}
+	}
+	return Weights{w.CPU / most, w.Memory / most, w.Disk / most, w.Network / most}
 }
 
 // rateRules looks at the affinity rules that the VM is in. A rule's other VMs count while they run, where they run or go to.
@@ -251,20 +322,23 @@ func (c *candidate) rateStores(b *book, against func(code, text string, bars boo
 	}
 }
 
-func stars(r Rating, ceiling float64) float64 {
-	value := 5 * (1 - r.After.tighter()/ceiling)
+func stars(r Rating, p Policy) float64 {
+	value := 5 * (1 - r.fullness/p.Ceiling)
+	if p.Fill {
+		value = 5 * r.fullness / p.Ceiling
+	}
 	for _, reason := range r.Reasons {
 		if reason.Bars {
 			return 0
 		}
-		if reason.Code != CodeCPURoom && reason.Code != CodeMemoryRoom {
+		switch reason.Code {
+		case CodeCPURoom, CodeMemoryRoom, CodeDiskRoom, CodeNetworkRoom:
+		default:
 			value -= softCost
 		}
 	}
 	return max(0.5, min(5, math.Round(value*2)/2))
 }
-
-func (l Load) tighter() float64 { return max(l.CPURatio, l.MemoryRatio) }
 
 func percent(ratio float64) string { return fmt.Sprintf("%.0f %%", 100*ratio) }
 

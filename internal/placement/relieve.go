@@ -248,7 +248,7 @@ func (r *relief) move(vm mover) bool {
 	best := ratings[0]
 	r.arrive(r.books[best.Host], vm.ID)
 	r.leave(r.from, vm.ID)
-	r.moves = append(r.moves, Move{VM: vm.ID, Name: vm.Name, From: r.from.host.ID, To: best.Host, Rating: best})
+	r.moves = append(r.moves, Move{VM: vm.ID, Name: vm.Name, From: r.from.host.ID, To: best.Host, Kind: best.Kind, Rating: best})
 	return true
 }
 

@@ -37,6 +37,7 @@ type trial struct {
 	restarted bool
 	mates     []int // claims that it may not share a host with
 	shunned   []int // hosts where others stay that it may not share a host with
+	tied      bool  // those that are restarted must follow it
 }
 
 // try prepares the trial of a VM: one that the question knows, or a new one.
@@ -63,6 +64,12 @@ func (t *trial) on(h int) string {
 			return a.Why
 		}
 		return ""
+	}
+	if t.tied {
+		return fmt.Sprintf("VMs that are restarted must be where %s is", t.claim.Name)
+	}
+	if t.q.Hosts[h].Shut != "" {
+		return fmt.Sprintf("%s is %s", t.q.Hosts[h].Name, t.q.Hosts[h].Shut)
 	}
 	if !t.claim.Need.fits(t.q.Hosts[h].Free) {
 		return fmt.Sprintf("%s has %s left beside its own VMs, and it needs %s", t.q.Hosts[h].Name, t.q.Hosts[h].Free, t.claim.Need)

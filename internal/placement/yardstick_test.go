@@ -2,9 +2,11 @@ package placement
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 )
 
 // The rules that others answer the same question by. Each is as published, and knows nothing of rules, datastores or certificates.
@@ -159,21 +161,26 @@ func BenchmarkReserve(b *testing.B) {
 		for _, fill := range []float64{0.70, 0.90} {
 			q := crowded(1, 64, 8000, reserve, fill)
 			b.Run(fmt.Sprintf("hosts=64/vms=8000/reserve=%d/fill=%g", reserve, fill), func(b *testing.B) {
-				for b.Loop() {
-					if a := q.Answer(nil); a.Answer != Admitted {
-						b.Fatal(a.Why)
-					}
-				}
+				best(b, func() *Admission { return q.Answer(nil) })
 			})
 			before := q.Answer(nil)
 			more := q.Plus(Claim{ID: vmID("more"), Name: "more", Host: 0, Need: Size{ghz / 4, gib}}, true)
 			b.Run(fmt.Sprintf("hosts=64/vms=8000/reserve=%d/fill=%g/one more VM", reserve, fill), func(b *testing.B) {
-				for b.Loop() {
-					if a := more.Answer(before); a.Answer != Admitted {
-						b.Fatal(a.Why)
-					}
-				}
+				best(b, func() *Admission { return more.Answer(before) })
 			})
 		}
 	}
+}
+
+// best reports the least processor time that an answer took.
+func best(b *testing.B, ask func() *Admission) {
+	least := time.Duration(math.MaxInt64)
+	for b.Loop() {
+		began := cpuTime()
+		if a := ask(); a.Answer != Admitted {
+			b.Fatal(a.Why)
+		}
+		least = min(least, cpuTime()-began)
+	}
+	b.ReportMetric(float64(least.Microseconds())/1000, "best-cpu-ms")
 }
