@@ -48,44 +48,70 @@ func (e *Executor) Find(ctx context.Context, a remediation.Action) (remediation.
 // view is what the hosts show of a VM at one moment.
 type view struct {
 	on       inventory.ID // the host that owns it: the one where it runs, else one that knows it; zero if none does
-	runs     bool         // or could go on running: it is not off
+	runs     bool         // there
+	off      bool         // there: it is only defined
 	moving   bool         // its source has a job that moves it away
 	progress float64      // of that job, 0..1
 }
 
-// look asks the source for its job first: a job that is over when the VM is looked for cannot hide where it went.
-// It is an error if a host that may have the VM does not answer, unless another runs it.
+// look asks the source for its job first: a job that is over when the VM is looked for cannot hide where it went. Hosts beside source and
+// target are asked only if neither has the VM, or only its definition. It is an error if a host that may have the VM does not answer, unless the VM is seen
+// to run where no answer could change anything.
 func (e *Executor) look(ctx context.Context, a remediation.Action, vm platform.UUID) (view, error) {
 	var v view
-	var failed []error
+	var unread, failed error
 	source, err := e.host(ctx, a.From.Ref)
 	if err == nil {
 		v.moving, v.progress, err = source.job(ctx, vm)
 	}
-	if err != nil && !platform.IsGone(err) && !errors.Is(err, errNoHost) {
-		failed = append(failed, err)
+	if !platform.IsGone(err) && !errors.Is(err, errNoHost) {
+		unread = err
 	}
-	for _, h := range e.hosts {
+	seen := map[*host]bool{}
+	visit := func(h *host) {
+		if seen[h] {
+			return
+		}
+		seen[h] = true
 		state, _, err := h.state(ctx, vm)
-		switch {
-		case platform.IsGone(err):
-		case err != nil:
-			failed = append(failed, err)
-		case state == golibvirt.DomainRunning || state == golibvirt.DomainBlocked:
-			v.on, v.runs = e.hostID(h.leadsTo()), true
-		case v.runs:
-		case state != golibvirt.DomainShutoff:
-			if own := e.hostID(h.leadsTo()); v.on.IsZero() || own == a.From { // in mid-migration it is paused on both
-				v.on = own
-			}
-		case v.on.IsZero():
-			v.on = e.hostID(h.leadsTo())
+		if err == nil {
+			v.add(state, e.hostID(h.leadsTo()), a.From)
+		} else if !platform.IsGone(err) {
+			failed = errors.Join(failed, err)
 		}
 	}
-	if len(failed) > 0 && !(v.runs && v.on == a.To) {
-		return v, errors.Join(failed...)
+	for _, id := range []inventory.ID{a.From, a.To} {
+		if h, err := e.host(ctx, id.Ref); err == nil {
+			visit(h)
+		} else if !errors.Is(err, errNoHost) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	if v.on.IsZero() || v.off { // a definition may have been left behind
+		for _, h := range e.hosts {
+			visit(h)
+		}
+	}
+	switch arrived := v.runs && v.on == a.To; {
+	case unread != nil && !arrived:
+		return v, unread
+	case failed != nil && !v.runs:
+		return v, failed
 	}
 	return v, nil
+}
+
+// add counts in how one more host has the VM. In mid-migration it is paused on both.
+func (v *view) add(state golibvirt.DomainState, on, source inventory.ID) {
+	switch {
+	case state == golibvirt.DomainRunning || state == golibvirt.DomainBlocked:
+		v.on, v.runs = on, true
+	case v.runs:
+	case v.on.IsZero() || state != golibvirt.DomainShutoff && on == source:
+		v.on, v.off = on, state == golibvirt.DomainShutoff
+	case v.off && state != golibvirt.DomainShutoff:
+		v.on, v.off = on, false
+	}
 }
 
 // state is how a host has a VM.

@@ -97,6 +97,56 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
+// TestThirdHostDown: a host that has nothing to do with a move is in nobody's way, but may have a VM that is nowhere else.
+func TestThirdHostDown(t *testing.T) {
+	s := startHosts(t)
+	ex := s.executor(t, rightSecret, func(o *Options) {
+		o.Hosts = append(o.Hosts, platform.Options{URI: "qemu+unix:///system?socket=" + s.dir + "/nobody", Timeout: time.Second})
+	})
+	if err := ex.Check(t.Context(), s.action()); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	if err := ex.Do(t.Context(), s.action(), func(remediation.Progress) error { return nil }); err != nil {
+		t.Errorf("do: %v", err)
+	}
+	gone := s.action()
+	gone.VM.Ref = "99999999-0000-4000-8000-000000000009"
+	if found, err := ex.Find(t.Context(), gone); err == nil {
+		t.Errorf("find = %+v of a VM that may be on a host that does not answer", found)
+	}
+}
+
+func TestView(t *testing.T) {
+	source, target := inventory.ID{Ref: "a"}, inventory.ID{Ref: "b"}
+	type at struct {
+		on    inventory.ID
+		state golibvirt.DomainState
+	}
+	for _, tc := range []struct {
+		name string
+		seen []at
+		on   inventory.ID
+		runs bool
+	}{
+		{"nowhere", nil, inventory.ID{}, false},
+		{"on its source, arriving", []at{{source, golibvirt.DomainRunning}, {target, golibvirt.DomainPaused}}, source, true},
+		{"switching over", []at{{source, golibvirt.DomainPaused}, {target, golibvirt.DomainPaused}}, source, false},
+		{"switching over, seen from behind", []at{{target, golibvirt.DomainPaused}, {source, golibvirt.DomainPaused}}, source, false},
+		{"arrived, not left", []at{{source, golibvirt.DomainPaused}, {target, golibvirt.DomainRunning}}, target, true},
+		{"arrived, still defined where it was", []at{{source, golibvirt.DomainShutoff}, {target, golibvirt.DomainRunning}}, target, true},
+		{"paused where it went, defined where it was", []at{{source, golibvirt.DomainShutoff}, {target, golibvirt.DomainPaused}}, target, false},
+		{"off", []at{{source, golibvirt.DomainShutoff}}, source, false},
+	} {
+		var v view
+		for _, h := range tc.seen {
+			v.add(h.state, h.on, source)
+		}
+		if v.on != tc.on || v.runs != tc.runs {
+			t.Errorf("%s: on %v, runs %t", tc.name, v.on, v.runs)
+		}
+	}
+}
+
 // TestDefinitionGoesAlong: what is defined on the source would else be lost at the VM's next shutdown, or started twice.
 func TestDefinitionGoesAlong(t *testing.T) {
 	for _, persistent := range []bool{true, false} {

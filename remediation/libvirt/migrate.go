@@ -155,7 +155,13 @@ func plainName(s string) bool {
 // follow waits until the VM runs on its target or the migration ended otherwise. It outlives connections and short outages; ctx ends
 // the wait and not the migration.
 func (m *migration) follow(ctx context.Context) error {
-	began, readable := time.Now(), time.Now()
+	readable := time.Now()
+	var late <-chan time.Time
+	if t := m.opts.Migration.Timeout; t > 0 {
+		limit := time.NewTicker(t)
+		defer limit.Stop()
+		late = limit.C
+	}
 	var aborted error
 	tick := time.NewTicker(m.opts.Poll)
 	defer tick.Stop()
@@ -166,6 +172,12 @@ func (m *migration) follow(ctx context.Context) error {
 		case err := <-m.answer:
 			if done, err := m.answered(ctx, err, aborted); done {
 				return err
+			}
+		case <-late:
+			if err := m.Abort(ctx, m.action); err != nil {
+				m.log.Warn("cannot abort a migration that takes too long", "action", m.action.ID, "vm", m.action.VMName, "err", err)
+			} else {
+				aborted = fmt.Errorf("took longer than %s and was aborted", m.opts.Migration.Timeout)
 			}
 		case <-tick.C:
 		}
@@ -188,12 +200,6 @@ func (m *migration) follow(ctx context.Context) error {
 			return m.over(v)
 		default:
 			readable = time.Now() // the call has not begun its job yet, or its answer is on its way
-		}
-		if t := m.opts.Migration.Timeout; t > 0 && time.Since(began) > t && aborted == nil {
-			aborted = fmt.Errorf("took longer than %s and was aborted", t)
-			if err := m.Abort(ctx, m.action); err != nil {
-				m.log.Warn("cannot abort a migration that takes too long", "action", m.action.ID, "vm", m.action.VMName, "err", err)
-			}
 		}
 	}
 }

@@ -22,9 +22,9 @@ mount --bind "$dir/shared" "$root/lab"
 # The host sees one core, and of its load what its own processes use.
 mount --bind "$own/stat" "$root/proc/stat"
 cpus=$root/sys/devices/system/cpu
-mount --bind "$own/cpus" "$cpus/online"
+mount --bind "$own/zero" "$cpus/online"
 for f in "$cpus"/cpu[1-9]*/online; do
-	[ ! -e "$f" ] || mount --bind "$own/off" "$f"
+	[ ! -e "$f" ] || mount --bind "$own/zero" "$f"
 done
 
 until [ -e /sys/class/net/up0 ] || ip link show up0 >/dev/null 2>&1; do sleep 0.01; done

@@ -45,14 +45,9 @@ func (l *load) stat() []byte {
 	return b.Bytes()
 }
 
-// files are what a host is mounted over the machine's own: its load, and one core.
+// files are what is mounted over the machine's own: the host's load, and that it has one core.
 func (l *load) files() map[string][]byte {
-	files := map[string][]byte{
-		"stat": l.stat(),
-		"cpus": []byte("0\n"),
-		"off":  []byte("0\n"),
-	}
-	return files
+	return map[string][]byte{"stat": l.stat(), "zero": []byte("0\n")}
 }
 
 // cpuTime is what a process has used in its whole life.
