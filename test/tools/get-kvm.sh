@@ -11,7 +11,7 @@ kernel="linux-image-cloud-amd64"
 
 [ -e "$tools/kvm/complete" ] && exit 0
 
-for program in apt-get apt-cache dpkg dpkg-deb; do
+for program in apt-get apt-cache dpkg dpkg-deb flock; do
 	command -v "$program" >/dev/null || {
 		echo "test/tools: no $program here; tests that need libvirt and QEMU will be skipped" >&2
 		exit 1
