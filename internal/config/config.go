@@ -55,6 +55,7 @@ type Config struct {
 	EvaluationInterval time.Duration `yaml:"evaluation_interval"` // of rules; default 20s
 	Packs              Packs         `yaml:"packs,omitempty"`
 	Remediation        *Remediation  `yaml:"remediation,omitempty"` // nil: nothing is ever moved and no executor is built
+	Placement          Placement     `yaml:"placement,omitempty"`
 	History            History       `yaml:"history,omitempty"`
 	Web                Web           `yaml:"web,omitempty"`
 
@@ -280,6 +281,7 @@ func (c *Config) fill() {
 		}
 	}
 	c.fillHistory()
+	c.Placement.fill(c)
 	r := c.Remediation
 	if r == nil {
 		return

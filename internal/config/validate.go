@@ -37,6 +37,7 @@ func (v *validator) run() {
 	v.sources()
 	v.packs()
 	v.history()
+	v.placement()
 	v.remediation()
 	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
 }

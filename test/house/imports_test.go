@@ -46,7 +46,7 @@ var walls = []wall{
 
 // pure are packages that take values and give values. They may import these of the standard library and nothing else of it.
 var pure = map[string][]string{
-	"internal/placement": {"cmp", "container/heap", "errors", "fmt", "iter", "maps", "math", "slices", "sort", "strconv", "strings"},
+	"internal/placement": {"cmp", "container/heap", "errors", "fmt", "iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings"},
 	"internal/inventory": {"cmp", "errors", "fmt", "iter", "maps", "math", "reflect", "slices", "strings", "sync", "sync/atomic", "time"},
 }
 
