@@ -98,7 +98,7 @@ func Ask(s *inventory.Snapshot, d Demand, cluster inventory.ID, reserve int, p P
 		a.host[h.ID] = i
 	}
 	for _, h := range hosts {
-		a.addHost(h)
+		a.addHost(h, c)
 	}
 	a.addRules(c)
 	for i := range q.VMs {
@@ -120,7 +120,7 @@ type asking struct {
 	at     map[inventory.ID]int // host of every running VM
 }
 
-func (a *asking) addHost(h inventory.HostView) {
+func (a *asking) addHost(h inventory.HostView, c *inventory.Cluster) {
 	i := len(a.Hosts)
 	b := a.of(h, a.policy.Incoming[h.ID])
 	load := b.load
@@ -137,7 +137,7 @@ func (a *asking) addHost(h inventory.HostView) {
 		}
 		kept := Use{CPUHertz: max(use.CPUHertz, vm.CPUReservationHertz), MemoryBytes: max(use.MemoryBytes, vm.MemoryReservationBytes)}
 		load = load.plus(kept.minus(use))
-		if vm.Availability == inventory.NotHighlyAvailable && !a.policy.ReserveAll {
+		if !a.policy.ReserveAll && !restarted(vm.VM, c) {
 			continue
 		}
 		need, ok := kept.ceil()
@@ -164,6 +164,19 @@ func (a *asking) addHost(h inventory.HostView) {
 		host.Free = free
 	}
 	a.Hosts = append(a.Hosts, host)
+}
+
+// restarted reports whether the platform restarts the VM elsewhere when its host fails. Where that is not known it counts: to be
+// wrong about it costs room, not a VM.
+func restarted(vm *inventory.VM, c *inventory.Cluster) bool {
+	if vm.Availability != "" {
+		return vm.Availability == inventory.HighlyAvailable
+	}
+	priority, ok := c.RestartPriorities[vm.ID]
+	if !ok {
+		priority = c.RestartPriority
+	}
+	return priority != "disabled"
 }
 
 // addRules takes the mandatory rules between VMs. What a rule only wishes for does not keep a VM from being restarted.

@@ -248,6 +248,12 @@ func TestReserveOfACluster(t *testing.T) {
 		{"a reservation counts", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 10, ha, func(v *inventory.VM) { v.MemoryReservationBytes = 50 * gib }), 1, Policy{}, Refused, "50 GiB"},
 		{"what is not restarted is lost", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not), 1, Policy{}, Admitted, "all of the 0 VMs"},
 		{"unless all is asked", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not), 1, Policy{ReserveAll: true}, Refused, "a has no host"},
+		{"nor what HA leaves alone", func() *testFleet {
+			f := newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50)
+			f.delta.Clusters[0].RestartPriorities = map[inventory.ID]string{vmID("a"): "disabled"}
+			return f
+		}(), 1, Policy{}, Admitted, "all of the 0 VMs"},
+		{"what is not known counts", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50), 1, Policy{}, Refused, "a has no host"},
 		{"kept apart", three(apart), 1, Policy{}, Refused, `"pair"`},
 		{"in maintenance", three().host("esx-4", 0, 0, func(h *inventory.Host) { h.Maintenance = true }), 2, Policy{}, Refused, "esx"},
 		{"restricted", three(), 1, Policy{Restricted: map[inventory.ID]string{hostID("esx-3"): "a fan failed"}}, Refused, "esx"},
