@@ -19,6 +19,7 @@ import (
 
 	"github.com/protip/protip/collector/build"
 	"github.com/protip/protip/collector/exposition"
+	"github.com/protip/protip/internal/alertmanager"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/history/tsdb"
@@ -52,9 +53,10 @@ type App struct {
 	fleet    *inventory.Fleet
 	sources  []build.Built
 	store    *store.Store
-	past     history.Querier // nil: no history is kept
-	kept     *tsdb.Store     // nil: it is kept elsewhere, or not at all
-	acting   *acting         // nil without a remediation section: nothing that could act was built
+	inbox    *alertmanager.Inbox // nil: no alerts are taken
+	past     history.Querier     // nil: no history is kept
+	kept     *tsdb.Store         // nil: it is kept elsewhere, or not at all
+	acting   *acting             // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
 	pages    http.Handler
 	settings atomic.Pointer[settings]
@@ -108,6 +110,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 		err = a.openHistory(settings, registry)
 	}
 	if err == nil {
+		err = a.openInbox(ctx, settings.config, registry)
+	}
+	if err == nil {
 		a.acting, err = a.newActing(ctx, settings.config, registry)
 	}
 	if err != nil {
@@ -118,6 +123,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		Metrics:       exposition.New(a.Snapshot, registry, o.Log),
 		Prometheus:    a.prometheusAPI(),
 		OperatorToken: a.operatorToken,
+		Alerts:        a.alertReceiver(),
 		LoopbackOnly:  o.LoopbackOnly,
 		Log:           o.Log,
 	})

@@ -39,18 +39,19 @@ func (a *App) evaluateAll(ctx context.Context) {
 
 // evaluate is one turn: judge the fleet, let every tip live on, then do what the policy wants done by itself.
 func (a *App) evaluate(ctx context.Context) {
-	set := a.settings.Load().rules
 	now, snap := a.clock.Now(), a.Snapshot()
+	loaded := a.settings.Load()
+	set, alerts := a.withAlerts(ctx, loaded, snap)
 	a.remember(snap, now) // before the rules look back
 	began := time.Now()
-	answers := a.answers.ask(ctx, a.past, set, snap, now)
+	answers := a.answers.ask(ctx, a.past, loaded.rules, snap, now)
 	if ctx.Err() != nil {
 		return // what was cut short by the end is no failure
 	}
 	a.mu.Lock()
 	followed := rules.Follow(a.tips)
 	a.mu.Unlock()
-	findings, stats := set.Eval(rules.Input{Snapshot: snap, Answers: answers, Followed: followed, Now: now})
+	findings, stats := set.Eval(rules.Input{Snapshot: snap, Answers: answers, Alerts: alerts, Followed: followed, Now: now})
 	a.metrics.evaluated(stats, time.Since(began))
 
 	busy := a.tipsInProgress(ctx)

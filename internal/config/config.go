@@ -58,6 +58,7 @@ type Config struct {
 	Placement          Placement     `yaml:"placement,omitempty"`
 	History            History       `yaml:"history,omitempty"`
 	Web                Web           `yaml:"web,omitempty"`
+	Alertmanager       Alertmanager  `yaml:"alertmanager,omitempty"`
 
 	file string
 	at   map[string]position
@@ -282,6 +283,7 @@ func (c *Config) fill() {
 	}
 	c.fillHistory()
 	c.Placement.fill(c)
+	c.Alertmanager.fill(c)
 	r := c.Remediation
 	if r == nil {
 		return
@@ -319,6 +321,7 @@ func (c *Config) resolve(dir string) {
 		c.Packs.Files[i] = promconfig.JoinDir(dir, file)
 	}
 	c.History.resolve(dir)
+	c.Alertmanager.resolve(dir)
 	c.Web.OperatorTokenFile = promconfig.JoinDir(dir, c.Web.OperatorTokenFile)
 }
 

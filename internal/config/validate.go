@@ -39,6 +39,7 @@ func (v *validator) run() {
 	v.history()
 	v.placement()
 	v.remediation()
+	v.alertmanager()
 	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
 }
 

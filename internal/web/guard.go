@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/protip/protip/internal/alertmanager"
 )
 
 const (
@@ -24,7 +26,7 @@ func (s *server) guard(next http.Handler, loopbackOnly bool) http.Handler {
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &apiError{http.StatusForbidden, "forbidden", "a page of another origin may not act here", nil})
 	}))
-	next = origin.Handler(http.MaxBytesHandler(next, bodyLimit))
+	next = origin.Handler(limitBodies(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for name, value := range securityHeaders {
 			w.Header().Set(name, value)
@@ -113,4 +115,16 @@ func (s *server) authorize(r *http.Request) *apiError {
 func equalSecrets(a, b string) bool {
 	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// limitBodies ends a body that is longer than its route's bodies are.
+func limitBodies(next http.Handler) http.Handler {
+	small, large := http.MaxBytesHandler(next, bodyLimit), http.MaxBytesHandler(next, alertmanager.MaxBody)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == webhookPath {
+			large.ServeHTTP(w, r)
+			return
+		}
+		small.ServeHTTP(w, r)
+	})
 }

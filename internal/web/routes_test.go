@@ -30,6 +30,7 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"POST /api/v1/pause":               {"/api/v1/pause", `{"source":"muc","why":"audit"}`, "pause muc by operator token because audit"},
 	"POST /api/v1/resume":              {"/api/v1/resume", "", "resume  by operator token because"},
 	"POST /api/v1/tips/{id}/implement": {"/api/v1/tips/a1b2c3/implement", "", "implement a1b2c3 by operator token because"},
+	"POST /api/v1/alertmanager":        {target: "/api/v1/alertmanager"},
 	"POST /api/v1/tips/{id}/undismiss": {"/api/v1/tips/a1b2c3/undismiss", "{}", "undismiss a1b2c3 by operator token because"},
 	"POST /api/v1/actions/{id}/resolve": {
 		"/api/v1/actions/x1/resolve", `{"as":"failed","why":"looked"}`, "resolve x1 as failed by operator token because looked",
@@ -48,6 +49,10 @@ func TestEveryRoute(t *testing.T) {
 		tc, ok := routeCases[pattern]
 		if !ok {
 			t.Errorf("route %s is not tested: add it to routeCases", pattern)
+			continue
+		}
+		if pattern == "POST "+webhookPath {
+			t.Run(pattern, testWebhook)
 			continue
 		}
 		if acts := r.method != http.MethodGet; acts != (tc.act != "") {

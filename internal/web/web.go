@@ -17,15 +17,23 @@ type Options struct {
 	// OperatorToken is asked at every act. An empty token means that none is configured and that nothing may act; nil is
 	// the same. An error refuses the act and goes to the log.
 	OperatorToken func() (string, error)
+	// Alerts takes Alertmanager's webhook; its Receiver is nil where none is configured.
+	Alerts Alerts
 	// LoopbackOnly answers only requests that call this machine by a loopback name, so that no page on the internet can
 	// reach a demo through a DNS name of its own that points here.
 	LoopbackOnly bool
 	Log          *slog.Logger
 }
 
+// Alerts is who takes Alertmanager's webhook, and the token that it must carry.
+type Alerts struct {
+	Receiver AlertReceiver
+	Token    func() (string, error)
+}
+
 // New is the handler of everything that the agent serves. Time-outs are the server's.
 func New(o Options) http.Handler {
-	s := &server{agent: o.Agent, metrics: o.Metrics, token: o.OperatorToken, log: o.Log}
+	s := &server{agent: o.Agent, metrics: o.Metrics, token: o.OperatorToken, alerts: o.Alerts, log: o.Log}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.Handle(r.method+" "+r.path, r.handler)
@@ -41,6 +49,7 @@ type server struct {
 	agent   Agent
 	metrics http.Handler
 	token   func() (string, error)
+	alerts  Alerts
 	log     *slog.Logger
 }
 
@@ -50,7 +59,7 @@ type route struct {
 	handler      http.Handler
 }
 
-// routes is all that is served. GET routes also answer HEAD and change nothing; POST routes act and demand the token.
+// routes is all that is served. GET routes also answer HEAD and change nothing; POST routes demand a token.
 func (s *server) routes() []route {
 	return []route{
 		{"GET", "/metrics", s.metrics},
@@ -74,6 +83,8 @@ func (s *server) routes() []route {
 		{"POST", "/api/v1/actions/{id}/resolve", act(s, s.resolve)},
 		{"POST", "/api/v1/pause", act(s, s.pause)},
 		{"POST", "/api/v1/resume", act(s, s.resume)},
+
+		{"POST", webhookPath, http.HandlerFunc(s.receiveAlerts)},
 
 		{"GET", "/{$}", http.HandlerFunc(s.console)},
 		{"GET", "/console.css", asset("text/css; charset=utf-8", consoleCSS)},
