@@ -138,6 +138,8 @@ func Check(ctx context.Context, cfg *config.Config, src config.Source) (collecto
 		return checkGuests(ctx, cfg, src)
 	case config.VSphere:
 		return checkVSphere(ctx, src)
+	case config.Libvirt:
+		return checkLibvirt(ctx, src)
 	}
 	return collector.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }

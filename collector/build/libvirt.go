@@ -1,9 +1,12 @@
 package build
 
 import (
+	"context"
 	"net/url"
 	"strings"
 
+	"github.com/protip/protip/collector"
+	"github.com/protip/protip/collector/libvirt"
 	"github.com/protip/protip/internal/config"
 	platform "github.com/protip/protip/internal/platform/libvirt"
 )
@@ -24,4 +27,14 @@ func LibvirtHosts(src config.Source, as config.Credential) []platform.Options {
 		})
 	}
 	return out
+}
+
+func checkLibvirt(ctx context.Context, src config.Source) (collector.Report, error) {
+	r, err := libvirt.CheckSource(ctx, LibvirtHosts(src, src.Credential))
+	if err != nil || src.Acting == nil {
+		return r, err
+	}
+	found := libvirt.CheckActing(ctx, src.Acting.User(), LibvirtHosts(src, *src.Acting))
+	r.Acting = &found
+	return r, nil
 }

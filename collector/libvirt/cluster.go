@@ -94,7 +94,7 @@ func (c *cluster) complete() bool {
 func (c *cluster) install(h *host, facts inventory.Host, views map[platform.UUID]*view) error {
 	for _, other := range c.hosts {
 		if other != h && other.connected() && other.facts.ID == facts.ID {
-			return fmt.Errorf("libvirt %s is the same host as %s (%s): remove one of them from the config", h.opts.URI, other.opts.URI, facts.ID.Ref)
+			return sameHost(h.opts.URI, other.opts.URI, facts.ID.Ref)
 		}
 	}
 	if h.facts != nil && h.facts.ID != facts.ID {

@@ -27,6 +27,9 @@ func (v *validator) libvirt(i int, at func(string) string) {
 			v.bad(at("hosts"), at("hosts")+": "+ordinal(j)+" host is there twice", "remove one of them")
 		}
 	}
+	if t := src.TLS; t.CA != "" || t.Cert != "" || t.Key != "" || t.InsecureSkipVerify || t.MinVersion != 0 || t.MaxVersion != 0 {
+		v.bad(at("tls_config"), at("tls_config")+" sets more than files and a name", "write ca_file, cert_file, key_file and server_name only; TLS to libvirt is always verified")
+	}
 	v.libvirtCredential(at, &src.Credential, ssh)
 	v.readable(at("known_hosts_file"), src.KnownHostsFile, "the hosts' public keys")
 	if src.Acting != nil {
