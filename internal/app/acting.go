@@ -104,9 +104,16 @@ func (act *acting) close() {
 }
 
 // placementPolicy is what every placement obeys now.
-func (a *App) placementPolicy() placement.Policy {
-	p := placement.Policy{Ceiling: config.DefaultCeiling}
-	if r := a.settings.Load().config.Remediation; r != nil {
+func (a *App) placementPolicy(snap *inventory.Snapshot) placement.Policy {
+	cfg := a.settings.Load().config
+	c := &cfg.Placement
+	p := placement.Policy{
+		Ceiling: config.DefaultCeiling, Fill: c.Goal == config.GoalFill, Weights: placement.Weights{CPU: c.Weights.CPU, Memory: c.Weights.Memory},
+		HostReserve: placement.HostReserve{CPURatio: c.HostReserves.CPU, MemoryRatio: c.HostReserves.Memory},
+		ApartTags:   c.ApartTags, TogetherTags: c.TogetherTags, Restricted: restricted(snap, cfg),
+		ReserveAll: c.ReserveAll, Reserves: a.heldReserves(snap, cfg),
+	}
+	if r := cfg.Remediation; r != nil {
 		p.Ceiling = r.Ceiling
 	}
 	if a.acting != nil {
@@ -119,7 +126,7 @@ func (a *App) placementPolicy() placement.Policy {
 // what contention withheld, and often one move less does.
 func (a *App) recheck(act remediation.Action) error {
 	snap := a.Snapshot()
-	policy := a.placementPolicy()
+	policy := a.placementPolicy(snap)
 	policy.Incoming = without(policy.Incoming, act.To, act.VM)
 	if err := a.stillNeeded(snap, act, policy); err != nil {
 		return err

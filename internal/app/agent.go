@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/common/version"
 
 	"github.com/protip/protip/internal/inventory"
-	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
@@ -80,14 +79,6 @@ func (a agent) Tip(_ context.Context, id string) (rules.Tip, error) {
 
 func (a agent) Actions(ctx context.Context, f remediation.Filter) ([]remediation.Action, error) {
 	return a.store.Actions(ctx, f)
-}
-
-func (a agent) Place(_ context.Context, vm inventory.ID) ([]placement.Rating, error) {
-	snap := a.Snapshot()
-	if _, ok := snap.VM(vm); !ok {
-		return nil, fmt.Errorf("VM %s: %w", vm, web.ErrNotFound)
-	}
-	return placement.Rate(snap, placement.Observed(snap), placement.VMSpec{ID: vm}, a.placementPolicy()), nil
 }
 
 // Implement carries a tip out on a person's word, and as far as it goes even where the moves do not reach the goal.

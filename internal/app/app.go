@@ -53,10 +53,11 @@ type App struct {
 	fleet    *inventory.Fleet
 	sources  []build.Built
 	store    *store.Store
-	inbox    *alertmanager.Inbox // nil: no alerts are taken
-	past     history.Querier     // nil: no history is kept
-	kept     *tsdb.Store         // nil: it is kept elsewhere, or not at all
-	acting   *acting             // nil without a remediation section: nothing that could act was built
+	outbox   *alertmanager.Sender // nil: no Alertmanager is told
+	inbox    *alertmanager.Inbox  // nil: no alerts are taken
+	past     history.Querier      // nil: no history is kept
+	kept     *tsdb.Store          // nil: it is kept elsewhere, or not at all
+	acting   *acting              // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
 	pages    http.Handler
 	settings atomic.Pointer[settings]
@@ -65,11 +66,12 @@ type App struct {
 	answers   memory     // of history, to queries that need not be asked at every evaluation
 	notifying sync.Mutex // keeps events in order
 
-	mu     sync.Mutex // guards what follows
-	tips   []rules.Tip
-	judged judgement         // of the last evaluation
-	held   map[string]string // tip -> why it does not go by itself
-	failed string            // why the last reload failed
+	mu       sync.Mutex // guards what follows
+	tips     []rules.Tip
+	judged   judgement         // of the last evaluation
+	reserves *reserves         // what clusters can bear to lose
+	held     map[string]string // tip -> why it does not go by itself
+	failed   string            // why the last reload failed
 }
 
 // New reads the configuration and the packs, opens the data directory and builds everything. It connects to nothing.
@@ -84,7 +86,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("protip"),
 	)
-	a := &App{o: o, log: o.Log, clock: o.Clock, started: o.Clock.Now(), metrics: newMetrics(registry)}
+	a := &App{o: o, log: o.Log, clock: o.Clock, started: o.Clock.Now(), metrics: newMetrics(registry), reserves: newReserves(registry)}
 	a.settings.Store(settings)
 	a.metrics.reloaded(true, time.Now())
 	if a.o.Notify == nil {
@@ -110,7 +112,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		err = a.openHistory(settings, registry)
 	}
 	if err == nil {
-		err = a.openInbox(ctx, settings.config, registry)
+		err = errors.Join(a.openInbox(ctx, settings.config, registry), a.openOutbox(settings.config, registry))
 	}
 	if err == nil {
 		a.acting, err = a.newActing(ctx, settings.config, registry)
@@ -149,6 +151,9 @@ func (a *App) Run(ctx context.Context) error {
 		running.Go(func() { src.Run(ctx, sink) })
 	}
 	running.Go(func() { a.evaluateAll(ctx) })
+	if a.outbox != nil {
+		running.Go(func() { a.outbox.Run(ctx) })
+	}
 	if a.kept != nil {
 		running.Go(func() { a.maintainHistory(ctx) })
 	}

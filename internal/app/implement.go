@@ -46,7 +46,7 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 
 // moves are what the remedy asks of placement; why is empty if they reach its goal.
 func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.Move, why string, err error) {
-	demand, policy := placement.Observed(snap), a.placementPolicy()
+	demand, policy := placement.Observed(snap), a.placementPolicy(snap)
 	switch tip.Remedy.Action {
 	case rules.RebalanceHost:
 		host, err := hostOf(snap, tip)

@@ -26,6 +26,19 @@ func (a *App) openInbox(ctx context.Context, cfg *config.Config, registry promet
 	return err
 }
 
+// openOutbox makes what tells Alertmanagers of tips; it connects to nothing.
+func (a *App) openOutbox(cfg *config.Config, registry prometheus.Registerer) (err error) {
+	if len(cfg.Alertmanager.Send) == 0 {
+		return nil
+	}
+	o := alertmanager.SenderOptions{ExternalURL: cfg.Web.ExternalURL, Log: a.log, Registerer: registry}
+	for _, to := range cfg.Alertmanager.Send {
+		o.Targets = append(o.Targets, alertmanager.Target{URL: to.URL, HTTP: to.HTTPClient()})
+	}
+	a.outbox, err = alertmanager.NewSender(o)
+	return err
+}
+
 func (a *App) alertReceiver() web.Alerts {
 	if a.inbox == nil {
 		return web.Alerts{}

@@ -65,7 +65,11 @@ func (a *App) evaluate(ctx context.Context) {
 	tips := slices.Clone(next)
 	a.mu.Unlock()
 
+	a.judgeReserves(snap)
 	a.metrics.tips(tips)
+	if a.outbox != nil {
+		a.outbox.Tell(tips, snap, time.Now()) // Alertmanager lives in real time
+	}
 	a.publish(ctx, append(changes, stepped...)...)
 	if a.acting != nil {
 		a.actByPolicy(ctx, tips)

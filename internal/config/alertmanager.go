@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"time"
 
@@ -14,6 +15,22 @@ const DefaultForgetAfter = 12 * time.Hour
 // Alertmanager says how protip and Alertmanagers speak with each other.
 type Alertmanager struct {
 	Receive *AlertReceive `yaml:"receive,omitempty"` // nil: its webhook is refused
+	Send    []AlertSend   `yaml:"send,omitempty"`    // Alertmanagers that are told of tips; all of a cluster
+}
+
+// AlertSend is one Alertmanager that is told of tips.
+type AlertSend struct {
+	URL             string               `yaml:"url"` // what /api/v2/alerts is below
+	Username        string               `yaml:"username,omitempty"`
+	PasswordFile    string               `yaml:"password_file,omitempty"`
+	BearerTokenFile string               `yaml:"bearer_token_file,omitempty"`
+	TLS             promconfig.TLSConfig `yaml:"tls_config,omitempty"`
+}
+
+// HTTPClient is how it is reached.
+func (s *AlertSend) HTTPClient() promconfig.HTTPClientConfig {
+	h := History{Username: s.Username, PasswordFile: s.PasswordFile, BearerTokenFile: s.BearerTokenFile, TLS: s.TLS}
+	return h.HTTPClient()
 }
 
 // AlertReceive says whose alerts are taken, and of which objects they are.
@@ -42,9 +59,18 @@ func (a *Alertmanager) resolve(dir string) {
 	if a.Receive != nil {
 		a.Receive.TokenFile = promconfig.JoinDir(dir, a.Receive.TokenFile)
 	}
+	for i := range a.Send {
+		s := &a.Send[i]
+		s.PasswordFile = promconfig.JoinDir(dir, s.PasswordFile)
+		s.BearerTokenFile = promconfig.JoinDir(dir, s.BearerTokenFile)
+		s.TLS.SetDirectory(dir)
+	}
 }
 
 func (v *validator) alertmanager() {
+	for i, s := range v.cfg.Alertmanager.Send {
+		v.alertSend(func(field string) string { return fmt.Sprintf("alertmanager.send[%d].%s", i, field) }, &s)
+	}
 	r := v.cfg.Alertmanager.Receive
 	if r == nil {
 		return
@@ -63,5 +89,32 @@ func (v *validator) alertmanager() {
 		if re, err := regexp.Compile(j.Pattern); j.Pattern != "" && (err != nil || re.NumSubexp() != 1 || len(j.Pattern) > 128) {
 			v.bad(at("pattern"), at("pattern")+" is not a regular expression with one group", `put what is the name into ( ), as in "(.*):9100"`)
 		}
+	}
+}
+
+func (v *validator) alertSend(at func(string) string, s *AlertSend) {
+	if !v.required(at("url"), s.URL, "write the Alertmanager's address, as http://127.0.0.1:9093") {
+		return
+	}
+	u, err := url.Parse(s.URL)
+	secret := s.Username != "" || s.BearerTokenFile != ""
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+		v.bad(at("url"), at("url")+" is not a URL", "write it as https://alertmanager.example.com")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		v.bad(at("url"), at("url")+" holds a user, a password, a query or a fragment", "take them out; a user and a password belong into username and password_file")
+	case secret && u.Scheme == "http" && !loopback(u.Hostname()):
+		v.bad(at("url"), at("url")+" is plain http, which would send the credentials readable", "write https")
+	}
+	switch {
+	case s.Username != "" && s.BearerTokenFile != "":
+		v.bad(at("bearer_token_file"), at("bearer_token_file")+" is beside "+at("username"), "write one of the two")
+	case s.Username != "":
+		v.required(at("password_file"), s.PasswordFile, "name a file that holds the password and nothing else")
+	}
+	v.readable(at("password_file"), s.PasswordFile, "the password")
+	v.readable(at("bearer_token_file"), s.BearerTokenFile, "the token")
+	if err := s.TLS.Validate(); err != nil {
+		v.bad(at("tls_config"), at("tls_config")+": "+err.Error(), "set one of each pair, and cert_file together with key_file")
 	}
 }

@@ -207,6 +207,7 @@ type Limits struct {
 // Web says who may act through the API.
 type Web struct {
 	OperatorTokenFile string `yaml:"operator_token_file,omitempty"` // without it, routes that act answer 403
+	ExternalURL       string `yaml:"external_url,omitempty"`        // where people reach the agent, for links
 }
 
 // Load reads the file. What is wrong with it comes as one *Error that lists every problem found.

@@ -40,6 +40,9 @@ func (v *validator) run() {
 	v.placement()
 	v.remediation()
 	v.alertmanager()
+	if u, err := url.Parse(v.cfg.Web.ExternalURL); v.cfg.Web.ExternalURL != "" && (err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https") {
+		v.bad("web.external_url", "web.external_url is not a URL", "write where people reach the agent, as https://protip.example.com")
+	}
 	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
 }
 
