@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -60,7 +59,7 @@ func cure(err error, tokenFile string) error {
 	return fmt.Errorf("the agent does not know the token in %s: it has the one that its web.operator_token_file holds", tokenFile)
 }
 
-// addAgentCommands adds tips, pause, resume and place.
+// addAgentCommands adds tips, actions, pause, resume, place and reserve.
 func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 	add := func(cmd *kingpin.CmdClause, do func(context.Context, *console, *client.Client) error) {
 		flags := addAgentFlags(cmd)
@@ -157,9 +156,12 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 		return c.done(agent.Resume(ctx, *resumeSource, *resumeWhy), "resumed", *resumeSource)
 	})
 
-	place := app.Command("place", "Rate every host for a VM.")
-	vm := place.Flag("vm", "The VM, by name or by source/vm/ref.").Required().String()
-	add(place, func(ctx context.Context, c *console, agent *client.Client) error { return placeVM(ctx, c, agent, *vm) })
+	place := app.Command("place", "Rate every host for a VM, one that exists or one that is only described.")
+	placed := addPlaceFlags(place)
+	add(place, func(ctx context.Context, c *console, agent *client.Client) error {
+		return placeVM(ctx, c, agent, placed)
+	})
+	addReserveCommand(app, add)
 }
 
 func listTips(ctx context.Context, c *console, agent *client.Client, all bool) error {
@@ -249,21 +251,4 @@ func printActions(w *tabwriter.Writer, actions []remediation.Action) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), words(a.State), words(a.Outcome), a.By, printable(a.Error))
 	}
-}
-
-func placeVM(ctx context.Context, c *console, agent *client.Client, vm string) error {
-	placement, err := agent.Place(ctx, vm)
-	if err != nil {
-		return err
-	}
-	return c.print(placement, func(w *tabwriter.Writer) {
-		fmt.Fprintln(w, "STARS\tHOST\tWHY")
-		for _, r := range placement.Ratings {
-			why := make([]string, 0, len(r.Reasons))
-			for _, reason := range r.Reasons {
-				why = append(why, reason.Text)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\n", stars(r.Stars), printable(r.Name), printable(strings.Join(why, "; ")))
-		}
-	})
 }

@@ -49,6 +49,8 @@ type Survivor struct {
 	ID   inventory.ID
 	Name string
 	Free Size // beside its own VMs, which stay put; nothing where it may take nothing
+	// Coming are VMs on their way here, which Free counts as if they had arrived.
+	Coming []inventory.ID
 	// Shut says why it takes no VM at all, empty if it may take some.
 	Shut string
 }
@@ -147,7 +149,7 @@ func (a *asking) addHost(h inventory.HostView, c *inventory.Cluster) {
 		a.vm[vm.ID] = len(a.VMs)
 		a.VMs = append(a.VMs, Claim{ID: vm.ID, Name: vm.Name, Host: i, Need: need})
 	}
-	host := Survivor{ID: h.ID, Name: h.Name}
+	host := Survivor{ID: h.ID, Name: h.Name, Coming: a.policy.Incoming[h.ID]}
 	free, ok := a.policy.HostReserve.capacity(h.Host).minus(load).floor()
 	switch {
 	case h.Maintenance:

@@ -109,6 +109,18 @@ func TestRateKeepsTheReserve(t *testing.T) {
 	}
 }
 
+func TestRateOfAVMThatIsOnItsWay(t *testing.T) {
+	ha := func(v *inventory.VM) { v.Availability = inventory.HighlyAvailable }
+	s := newFleet().host("esx-1", 4, 60).host("esx-2", 4, 10).host("esx-3", 4, 10).vm("a", "esx-1", 2, 60, ha).snapshot()
+	d := Observed(s)
+	p := Policy{Ceiling: 1, Incoming: map[inventory.ID][]inventory.ID{hostID("esx-2"): {vmID("a")}}}
+	p.Reserves = map[inventory.ID]*Admission{clusterID: Ask(s, d, clusterID, 1, p).Answer(nil)}
+	p.Incoming = nil // as when the move itself is looked at again
+	if r := rating(t, Rate(s, d, VMSpec{ID: vmID("a")}, p), "esx-2"); r.Stars == 0 {
+		t.Errorf("it counts twice: %s", r.Words())
+	}
+}
+
 // fleetOf is a cluster of that size with a demand for each VM, hosts about two thirds full.
 func fleetOf(hosts, vms int) *inventory.Snapshot {
 	f := newFleet()

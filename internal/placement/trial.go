@@ -71,14 +71,14 @@ func (t *trial) on(h int) string {
 	if t.q.Hosts[h].Shut != "" {
 		return fmt.Sprintf("%s is %s", t.q.Hosts[h].Name, t.q.Hosts[h].Shut)
 	}
-	if !t.claim.Need.fits(t.q.Hosts[h].Free) {
+	if !t.room(h).fits(t.q.Hosts[h].Free) {
 		return fmt.Sprintf("%s has %s left beside its own VMs, and it needs %s", t.q.Hosts[h].Name, t.q.Hosts[h].Free, t.claim.Need)
 	}
 	if len(t.sets) < t.Sets {
 		return fmt.Sprintf("%d ways to fail are too many to ask again", t.Sets)
 	}
 	sets := t.with[h]
-	if len(t.mates)+len(t.shunned) > 0 || !t.claim.Need.fits(t.least[h]) {
+	if len(t.mates)+len(t.shunned) > 0 || !t.room(h).fits(t.least[h]) {
 		sets = t.every
 	}
 	for _, n := range sets {
@@ -118,9 +118,9 @@ func (t *trial) survives(n int, set []int32, h int) bool {
 	return false
 }
 
-// room is what the VM takes of a host: nothing of the one it leaves.
+// room is what the VM takes of a host: nothing of the one it leaves, and of one that it is on its way to.
 func (t *trial) room(g int) Size {
-	if g == t.from {
+	if g == t.from || !t.claim.ID.IsZero() && slices.Contains(t.q.Hosts[g].Coming, t.claim.ID) {
 		return Size{}
 	}
 	return t.claim.Need

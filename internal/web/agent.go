@@ -55,9 +55,12 @@ type ActionOperator interface {
 	Resolve(ctx context.Context, by By, action string, as remediation.State) (remediation.Action, error)
 }
 
-// Placer rates every host that could take a VM, best first.
+// Placer rates hosts, and tells what clusters can bear to lose.
 type Placer interface {
-	Place(ctx context.Context, vm inventory.ID) ([]placement.Rating, error)
+	// Place rates every host that could take a VM, best first. The VM exists, and has an ID, or is only described.
+	Place(ctx context.Context, vm placement.VMSpec) ([]placement.Rating, error)
+	// Reserves are the last answers to the reserves that are asked for, one of each cluster, in no order.
+	Reserves(ctx context.Context) ([]Reserve, error)
 }
 
 // TipOperator does to a tip what a person asks. What the tip's state or the agent's config forbids is ErrConflict.

@@ -25,12 +25,14 @@ var now = time.Date(2026, 5, 4, 3, 0, 0, 0, time.UTC)
 
 // testAgent is an agent over a real fleet that keeps its tips in memory and remembers who made it act.
 type testAgent struct {
-	fleet   *inventory.Fleet
-	ready   error
-	status  Status
-	actions []remediation.Action
-	ratings []placement.Rating
-	failure error // what every act fails with
+	fleet    *inventory.Fleet
+	ready    error
+	status   Status
+	actions  []remediation.Action
+	ratings  []placement.Rating
+	reserves []Reserve
+	placed   placement.VMSpec // what was asked to be placed last
+	failure  error            // what every act fails with
 
 	mu   sync.Mutex
 	tips []rules.Tip
@@ -70,9 +72,14 @@ func (a *testAgent) Actions(_ context.Context, f remediation.Filter) ([]remediat
 	return out, nil
 }
 
-func (a *testAgent) Place(_ context.Context, vm inventory.ID) ([]placement.Rating, error) {
+func (a *testAgent) Place(_ context.Context, vm placement.VMSpec) ([]placement.Rating, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.placed = vm
 	return a.ratings, nil
 }
+
+func (a *testAgent) Reserves(context.Context) ([]Reserve, error) { return a.reserves, nil }
 
 // act remembers an act: what, to what, by whom and why.
 func (a *testAgent) act(by By, verb, object string) error {

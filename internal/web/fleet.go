@@ -276,7 +276,7 @@ func vmOf(snap *inventory.Snapshot, vm inventory.VMView) VM {
 
 // Candidate is a VM that a name could mean.
 type Candidate struct {
-	ID          inventory.ID `json:"id"`
+	ID          inventory.ID `json:"id,omitzero"` // absent of one that does not exist yet
 	Name        string       `json:"name"`
 	Host        inventory.ID `json:"host,omitzero"`
 	HostName    string       `json:"host_name,omitempty"`
@@ -303,15 +303,30 @@ type Placement struct {
 }
 
 func (s *server) place(r *http.Request) (any, error) {
-	q, err := query(r, "vm")
+	q, err := query(r, "vm", "vcpus", "cpu_hertz", "memory_bytes", "ha", "tag", "cluster")
 	if err != nil {
 		return nil, err
 	}
-	vm, err := findVM(s.agent.Snapshot(), q.Get("vm"))
+	snap := s.agent.Snapshot()
+	if !q.Has("vm") && len(q) > 0 {
+		spec, err := newVM(snap, q)
+		if err != nil {
+			return nil, err
+		}
+		return s.rated(r, Candidate{Name: spec.Name, Cluster: spec.Cluster}, spec)
+	}
+	if len(q) > 1 {
+		return nil, badData("vm names one that exists: the other parameters describe one that does not")
+	}
+	vm, err := findVM(snap, q.Get("vm"))
 	if err != nil {
 		return nil, err
 	}
-	ratings, err := s.agent.Place(r.Context(), vm.ID)
+	return s.rated(r, vm, placement.VMSpec{ID: vm.ID})
+}
+
+func (s *server) rated(r *http.Request, vm Candidate, spec placement.VMSpec) (any, error) {
+	ratings, err := s.agent.Place(r.Context(), spec)
 	if err != nil {
 		return nil, err
 	}

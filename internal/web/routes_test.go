@@ -20,6 +20,7 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"GET /api/v1/hosts":                {target: "/api/v1/hosts?cluster=prod"},
 	"GET /api/v1/vms":                  {target: "/api/v1/vms?sort=-cpu_usage_hertz&limit=2"},
 	"GET /api/v1/place":                {target: "/api/v1/place?vm=web"},
+	"GET /api/v1/reserve":              {target: "/api/v1/reserve?explain=true"},
 	"GET /api/v1/actions":              {target: "/api/v1/actions"},
 	"GET /api/v1/tips":                 {target: "/api/v1/tips?state=active"},
 	"GET /api/v1/tips/{id}":            {target: "/api/v1/tips/a1b2c3"},

@@ -73,6 +73,7 @@ func (s *server) routes() []route {
 		{"GET", "/api/v1/hosts", s.read(s.hosts)},
 		{"GET", "/api/v1/vms", s.read(s.vms)},
 		{"GET", "/api/v1/place", s.read(s.place)},
+		{"GET", "/api/v1/reserve", s.read(s.reserve)},
 		{"GET", "/api/v1/actions", s.read(s.actions)},
 		{"GET", "/api/v1/tips", s.read(s.tips)},
 		{"GET", "/api/v1/tips/{id}", s.read(s.tip)},

@@ -110,6 +110,16 @@ func (c *Client) Place(ctx context.Context, vm string) (web.Placement, error) {
 	return ask[web.Placement](ctx, c, "place", url.Values{"vm": {vm}})
 }
 
+// PlaceNew rates the hosts for a VM that does not exist yet, described by the route's parameters.
+func (c *Client) PlaceNew(ctx context.Context, vm url.Values) (web.Placement, error) {
+	return ask[web.Placement](ctx, c, "place", vm)
+}
+
+// Reserves tell what clusters can bear to lose; the parameters are the route's.
+func (c *Client) Reserves(ctx context.Context, q url.Values) ([]web.Reserve, error) {
+	return ask[[]web.Reserve](ctx, c, "reserve", q)
+}
+
 // Sources are the agent's sources.
 func (c *Client) Sources(ctx context.Context) ([]web.Source, error) {
 	return ask[[]web.Source](ctx, c, "sources", nil)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -51,7 +52,12 @@ func TestRequests(t *testing.T) {
 		"actions": {func(c *Client) error { _, err := c.Actions(ctx, "a1"); return err }, "GET", "/protip/api/v1/actions?tip=a1", "", "[]"},
 		"status":  {func(c *Client) error { _, err := c.Status(ctx); return err }, "GET", "/protip/api/v1/status", "", "{}"},
 		"sources": {func(c *Client) error { _, err := c.Sources(ctx); return err }, "GET", "/protip/api/v1/sources", "", "[]"},
-		"place":   {func(c *Client) error { _, err := c.Place(ctx, "my vm&x=1"); return err }, "GET", "/protip/api/v1/place?vm=my+vm%26x%3D1", "", "{}"},
+		"reserve": {func(c *Client) error {
+			_, err := c.Reserves(ctx, url.Values{"cluster": {"a b"}, "explain": {"true"}})
+			return err
+		}, "GET", "/protip/api/v1/reserve?cluster=a+b&explain=true", "", "[]"},
+		"place new": {func(c *Client) error { _, err := c.PlaceNew(ctx, url.Values{"vcpus": {"2"}}); return err }, "GET", "/protip/api/v1/place?vcpus=2", "", "{}"},
+		"place":     {func(c *Client) error { _, err := c.Place(ctx, "my vm&x=1"); return err }, "GET", "/protip/api/v1/place?vm=my+vm%26x%3D1", "", "{}"},
 		"implement": {
 			func(c *Client) error { _, err := c.Implement(ctx, "a1", "hot"); return err },
 			"POST", "/protip/api/v1/tips/a1/implement", `{"why":"hot"}`, "[]",
