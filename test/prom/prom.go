@@ -74,20 +74,26 @@ var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 // returns when the server is ready.
 func Start(t testing.TB, targets map[string]string) *Server {
 	t.Helper()
-	return start(t, targets, filepath.Join(t.TempDir(), "data"))
+	return start(t, config(targets), filepath.Join(t.TempDir(), "data"))
+}
+
+// StartWith is Start with more configuration, YAML, after the scrapes.
+func StartWith(t testing.TB, targets map[string]string, more string) *Server {
+	t.Helper()
+	return start(t, config(targets)+more, filepath.Join(t.TempDir(), "data"))
 }
 
 // Over runs a Prometheus that scrapes nothing and answers from the blocks in a directory, which it writes to.
 func Over(t testing.TB, blocks string) *Server {
 	t.Helper()
-	return start(t, nil, blocks, "--storage.tsdb.retention.time=20y", "--enable-feature=promql-experimental-functions")
+	return start(t, config(nil), blocks, "--storage.tsdb.retention.time=20y", "--enable-feature=promql-experimental-functions")
 }
 
-func start(t testing.TB, targets map[string]string, data string, flags ...string) *Server {
+func start(t testing.TB, text, data string, flags ...string) *Server {
 	t.Helper()
 	binary := Tool(t, "prometheus")
 	file := filepath.Join(t.TempDir(), "prometheus.yml")
-	if err := os.WriteFile(file, []byte(config(targets)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, append([]string{"--config.file=" + file, "--storage.tsdb.path=" + data, "--web.listen-address=127.0.0.1:0"}, flags...)...)
@@ -142,7 +148,7 @@ func follow(logs io.Reader, address, said chan<- string) {
 
 func config(targets map[string]string) string {
 	var b strings.Builder
-	b.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n")
+	b.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nscrape_configs:\n")
 	for job, target := range targets {
 		fmt.Fprintf(&b, "  - job_name: %q\n    static_configs: [{targets: [%q]}]\n", job, target)
 	}
