@@ -143,48 +143,56 @@ func (c *steady) sampling(b *testing.B) {
 // changed rendered anew. Its floor, in the same run: the same answers, read over HTTP and scanned for their numbers.
 func BenchmarkCollect(b *testing.B) {
 	for _, vms := range []int{1000, 2000, 5000, 10_000} {
-		b.Run(fmt.Sprintf("vms=%d", vms), func(b *testing.B) {
-			s := serve(b, vms)
-			c := connect(b, s, fifteen...)
-			if _, err := c.list(b.Context(), c.view); err != nil {
-				b.Fatal(err)
-			}
-			c.sampling(b)
-			if n := len(c.perf.vms.ids); n != 15 {
-				b.Fatalf("%d counters", n)
-			}
-			step := func() { s.get("/step"); c.calls.calls.Store(0) }
-			metrics := map[string]float64{}
-			for _, batch := range []int{256, 50} {
-				c.batch = newBatchSize(batch)
-				for range rounds { // the first of which records; the heap grows to what cycles need
-					step()
-					c.cycle(b)
-				}
-				spent := cost(step, func() { c.cycle(b) })
-				calls := c.calls.calls.Load()
-				answers, bytes := s.sent()
-				floor := cost(func() {}, func() { s.floor(answers) })
-				suffix := fmt.Sprintf("-%d", batch)
-				metrics["cpu-ms"+suffix], metrics["floor-cpu-ms"+suffix] = spent.Seconds()*1e3, floor.Seconds()*1e3
-				metrics["calls"+suffix] = float64(calls)
-				metrics["floor-ratio"+suffix] = spent.Seconds() / floor.Seconds()
-				metrics["MB"+suffix] = float64(bytes) / 1e6
-			}
-			c.check(b, vms)
-			b.ReportAllocs()
-			for b.Loop() {
-				b.StopTimer()
-				step()
-				b.StartTimer()
-				c.cycle(b)
-			}
-			for name, v := range metrics {
-				b.ReportMetric(v, name)
-			}
-			b.ReportMetric(metrics["floor-ratio-50"], "floor-ratio") // as it is by default
-		})
+		b.Run(fmt.Sprintf("vms=%d", vms), func(b *testing.B) { steadyCycle(b, vms, 15, fifteen...) })
 	}
+}
+
+// BenchmarkCollectAll is the same of all there is to ask for, as it is where nobody chose.
+func BenchmarkCollectAll(b *testing.B) {
+	const vms = 10_000
+	b.Run(fmt.Sprintf("vms=%d", vms), func(b *testing.B) { steadyCycle(b, vms, len(vmCounters)) })
+}
+
+func steadyCycle(b *testing.B, vms, counters int, groups ...string) {
+	s := serve(b, vms)
+	c := connect(b, s, groups...)
+	if _, err := c.list(b.Context(), c.view); err != nil {
+		b.Fatal(err)
+	}
+	c.sampling(b)
+	if n := len(c.perf.vms.ids); n != counters {
+		b.Fatalf("%d counters, not %d", n, counters)
+	}
+	step := func() { s.get("/step"); c.calls.calls.Store(0) }
+	metrics := map[string]float64{}
+	for _, batch := range []int{256, 50} {
+		c.batch = newBatchSize(batch)
+		for range rounds { // the first of which records; the heap grows to what cycles need
+			step()
+			c.cycle(b)
+		}
+		spent := cost(step, func() { c.cycle(b) })
+		calls := c.calls.calls.Load()
+		answers, bytes := s.sent()
+		floor := cost(func() {}, func() { s.floor(answers) })
+		suffix := fmt.Sprintf("-%d", batch)
+		metrics["cpu-ms"+suffix], metrics["floor-cpu-ms"+suffix] = spent.Seconds()*1e3, floor.Seconds()*1e3
+		metrics["calls"+suffix] = float64(calls)
+		metrics["floor-ratio"+suffix] = spent.Seconds() / floor.Seconds()
+		metrics["MB"+suffix] = float64(bytes) / 1e6
+	}
+	c.check(b, vms)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		step()
+		b.StartTimer()
+		c.cycle(b)
+	}
+	for name, v := range metrics {
+		b.ReportMetric(v, name)
+	}
+	b.ReportMetric(metrics["floor-ratio-50"], "floor-ratio") // as it is by default
 }
 
 // check fails if the cycle did not measure what it says.
