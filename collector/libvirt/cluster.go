@@ -16,8 +16,8 @@ import (
 // How long a VM may be on no host before it is taken for gone, in real time: what one host says and what another says take ways of
 // their own.
 const (
-	missingFor = 30 * time.Second // it left for another host, or went without a word
-	endedFor   = time.Second      // a host ended it
+	missingFor = 30 * time.Second       // it left for another host, or went without a word
+	endedFor   = 500 * time.Millisecond // a host ended it
 )
 
 // cluster is what all hosts together know. A VM is one object here, however many hosts know its UUID.

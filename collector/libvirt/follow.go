@@ -2,7 +2,6 @@ package libvirt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -239,8 +238,8 @@ func (f *follower) describes(e platform.Event) bool {
 
 // survive makes a fault of an error that the connection outlived.
 func (f *follower) survive(kind string, err error) error {
-	if dead := f.conn.Err(); dead != nil {
-		return errors.Join(err, dead)
+	if f.conn.Err() != nil {
+		return err
 	}
 	f.watch.opts.Observer.Fault(kind, err)
 	return nil
