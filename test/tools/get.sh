@@ -6,7 +6,7 @@ set -eu
 
 cd "$(dirname "$0")/../.."
 tools=$PWD/.cache/tools
-packages="prometheus prometheus-alertmanager prometheus-node-exporter
+packages="prometheus prometheus-alertmanager prometheus-node-exporter prometheus-libvirt-exporter
 	python3-winrm python3-requests python3-requests-ntlm python3-ntlm-auth python3-six python3-xmltodict python3-cryptography
 	python3-cffi-backend python3-urllib3 python3-idna python3-certifi python3-charset-normalizer python3-chardet
 	wsl libxml2-utils libxml2 libicu72 uuid-runtime"
