@@ -43,8 +43,12 @@ func (s State) Final() bool {
 // Kind is what an action does.
 type Kind string
 
-// LiveMigration moves a running VM to another host without stopping it.
-const LiveMigration Kind = "live_migration"
+// Kinds of actions.
+const (
+	LiveMigration Kind = "live_migration" // moves a running VM to another host without stopping it
+	// QuickMigration saves a running VM, moves it and restores it: it is down meanwhile. Only a person asks for one.
+	QuickMigration Kind = "quick_migration"
+)
 
 // ByPolicy is who approved an action that no person asked for.
 const ByPolicy = "automatic"
@@ -128,6 +132,7 @@ type Executor interface {
 // Sighting is what a platform knows of an action's VM.
 type Sighting struct {
 	Host  inventory.ID // where the VM is now; zero if the platform says that there is no such VM
+	Down  string       // why it does not run there, in a word; empty if it runs, or moves, or the platform does not tell
 	Tasks []Task       // migrations of the VM, newest first
 }
 

@@ -28,6 +28,8 @@ func read(a Action, s Sighting, refusal error) finding {
 	switch {
 	case known && task.State == TaskRunning:
 		f.next, f.note = Started, fmt.Sprintf("its task %s runs at the platform", task.Ref)
+	case s.Host == a.To && s.Down != "":
+		f.next, f.note = Failed, fmt.Sprintf("%s is %s on its target %s and does not run: start it there", a.VMName, s.Down, a.ToName)
 	case s.Host == a.To:
 		f.next, f.note = Verifying, "the platform shows the VM on its target"
 	case s.Host.IsZero():

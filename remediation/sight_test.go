@@ -51,6 +51,10 @@ func TestRead(t *testing.T) {
 		{"known, forgotten, which is all that it says", "t1", from, nil, refused, "", "t1", ""},
 		{"known, failed, on its target", "t1", to, []Task{task("t1", TaskFailed, to)}, nil, Verifying, "t1", ""},
 	}
+	down := Sighting{Host: to, Down: "failed", Tasks: []Task{task("t1", TaskSucceeded, to)}}
+	if f := read(Action{VMName: "web", From: from, To: to, ToName: "hv-02"}, down, nil); f.next != Failed || f.note != "web is failed on its target hv-02 and does not run: start it there" {
+		t.Errorf("on its target and down: %+v", f)
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			a := Action{VMName: "web", From: from, To: to, TaskRef: tt.ref}

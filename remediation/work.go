@@ -185,7 +185,7 @@ func (e *Engine) readLate(ctx context.Context, it *item) {
 	}
 	f := read(a, s, nil)
 	switch {
-	case s.Host == a.To:
+	case s.Host == a.To && s.Down == "":
 		e.step(it, "the platform shows the VM on its target; the inventory did not in time", func(a *Action) { a.State = Done })
 		e.release(it)
 	case f.next == Started:

@@ -418,10 +418,11 @@ const (
 // jobsKept is how long a job is told of after its end.
 const jobsKept = 5 * time.Minute
 
-// migrationJobs are those of migrations away from this host. One that waits in the cluster's queue has no job yet.
+// migrationJobs are those of migrations away from this host. One that waits in the cluster's queue has no job yet; a host of none has
+// given its job away and tells it from then on.
 func (t *nodeMachine) migrationJobs(m *model, add func(map[string]any)) {
 	for _, mg := range m.migrations {
-		if mg.from != t.n || mg.waiting() || !mg.ended.IsZero() && m.at.Sub(mg.ended) > jobsKept {
+		if mg.from != t.n || mg.waiting() && mg.vm.grouped || !mg.ended.IsZero() && m.at.Sub(mg.ended) > jobsKept {
 			continue
 		}
 		add(t.job(m, mg))
@@ -436,6 +437,8 @@ func (t *nodeMachine) job(m *model, mg *migration) map[string]any {
 		"StartTime": mg.queued, "TimeSubmitted": mg.queued, "DeleteOnCompletion": false, "ErrorCode": 0,
 	}
 	switch {
+	case mg.waiting():
+		job["JobState"] = jobStarting
 	case mg.ended.IsZero():
 		job["ElapsedTime"] = m.at.Sub(mg.queued)
 	case mg.code == 0:
