@@ -209,18 +209,6 @@ func TestMigrationFails(t *testing.T) {
 		on = on.Other()
 	}
 
-	t.Run("name clash", func(t *testing.T) {
-		other := l.Boot(t, on.Other(), g.Name)
-		ex, a := l.executor(t, nil), g.move(on)
-		if err := ex.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), "another VM of the name") {
-			t.Errorf("check: %v", err)
-		}
-		var r reports
-		err := ex.Do(t.Context(), a, r.take)
-		other.Destroy(t, on.Other())
-		g.holdStayed(t, ex, a, on, r.last(), err, "the target has another VM")
-		next(t)
-	})
 	t.Run("aborted by the operator", func(t *testing.T) {
 		ex, a := l.executor(t, slowly), g.move(on)
 		r, ended := begin(t, t.Context(), ex, a)
@@ -236,6 +224,18 @@ func TestMigrationFails(t *testing.T) {
 	if !all {
 		return
 	}
+	t.Run("name clash", func(t *testing.T) {
+		other := l.Boot(t, on.Other(), g.Name)
+		ex, a := l.executor(t, nil), g.move(on)
+		if err := ex.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), "another VM of the name") {
+			t.Errorf("check: %v", err)
+		}
+		var r reports
+		err := ex.Do(t.Context(), a, r.take)
+		other.Destroy(t, on.Other())
+		g.holdStayed(t, ex, a, on, r.last(), err, "the target has another VM")
+		next(t)
+	})
 	t.Run("destination unreachable", func(t *testing.T) {
 		l.Cut(t, true)
 		ex, a := l.executor(t, nil), g.move(on)
