@@ -50,7 +50,7 @@ func (o *observer) Fault(kind string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.faults[kind]++
-	if !o.over {
+	if !o.over && o.faults[kind] <= 5 {
 		o.t.Logf("fault %s: %v", kind, err)
 	}
 }

@@ -71,26 +71,34 @@ func (f *follower) cycle(ctx context.Context, window time.Duration) error {
 	return nil
 }
 
-// node asks for the host's own figures; nil are those that its driver does not have.
+// node asks for the host's own figures; nil are those that cannot be had. They cost only themselves.
 func (f *follower) node(ctx context.Context) (cpu, mem map[string]uint64, err error) {
 	cpu, err = f.conn.NodeCPUStats(ctx)
-	if err != nil && platform.CodeOf(err) != platform.NoSupport {
+	if err = f.without(err); err != nil {
 		return nil, nil, err
 	}
 	mem, err = f.conn.NodeMemoryStats(ctx)
 	if platform.CodeOf(err) == platform.NoSupport {
 		mem, err = f.idle(ctx)
 	}
-	return cpu, mem, err
+	return cpu, mem, f.without(err)
+}
+
+// without makes a fault of an error that costs only what was asked for. What a driver does not have is none.
+func (f *follower) without(err error) error {
+	if err == nil || platform.CodeOf(err) == platform.NoSupport {
+		return nil
+	}
+	return f.survive("node", err)
 }
 
 // idle is the little that every driver knows of memory, in the words of NodeMemoryStats.
 func (f *follower) idle(ctx context.Context) (map[string]uint64, error) {
 	free, err := f.conn.NodeFreeMemory(ctx)
-	if platform.CodeOf(err) == platform.NoSupport {
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
-	return map[string]uint64{"total": uint64(f.memory / 1024), "free": free / 1024}, err
+	return map[string]uint64{"total": uint64(f.memory / 1024), "free": free / 1024}, nil
 }
 
 // ask asks for everything of all domains at once. A driver that tells only their states is asked for the rest one by one.

@@ -81,6 +81,8 @@ func require(t testing.TB) {
 		missing = "the daemon is one for Linux on amd64"
 	} else if _, err := os.Stat(filepath.Join(tree(), "usr", "sbin", "libvirtd")); err != nil {
 		missing = "no libvirtd: test/tools/get-kvm.sh fetches it"
+	} else if closed := closedTo(tree()); os.Getuid() == 0 && closed != "" {
+		missing = "only root may enter " + closed + ", and the daemon is not run as root"
 	}
 	switch {
 	case missing == "":
@@ -89,6 +91,16 @@ func require(t testing.TB) {
 	default:
 		t.Skip(missing)
 	}
+}
+
+// closedTo is the folder on the way to a path that others may not enter, empty if there is none.
+func closedTo(path string) string {
+	for ; path != "/" && path != "."; path = filepath.Dir(path) {
+		if info, err := os.Stat(path); err == nil && info.Mode()&0o001 == 0 {
+			return path
+		}
+	}
+	return ""
 }
 
 // nobody is who the daemon runs as where the test is root: as root it would look for its machine's own.
@@ -130,14 +142,19 @@ func freePort(t testing.TB) string {
 	return port
 }
 
+// loader and libraries run a program of the tree with what it was built with, and not with this machine's.
+func loader() string { return filepath.Join(tree(), "lib64", "ld-linux-x86-64.so.2") }
+
+func libraries() []string {
+	return []string{"--library-path", filepath.Join(tree(), "usr/lib/x86_64-linux-gnu") + ":" + filepath.Join(tree(), "lib/x86_64-linux-gnu")}
+}
+
 // run starts the daemon with the loader and the libraries it was built with, and without drivers of real hypervisors.
 func (d *Daemon) run(t testing.TB) {
 	t.Helper()
-	root := tree()
 	d.out = new(bytes.Buffer)
-	d.cmd = exec.Command(filepath.Join(root, "lib64", "ld-linux-x86-64.so.2"),
-		"--library-path", filepath.Join(root, "usr/lib/x86_64-linux-gnu")+":"+filepath.Join(root, "lib/x86_64-linux-gnu"),
-		filepath.Join(root, "usr/sbin/libvirtd"), "--listen", "--config", filepath.Join(d.dir, "libvirtd.conf"))
+	d.cmd = exec.Command(loader(), append(libraries(),
+		filepath.Join(tree(), "usr/sbin/libvirtd"), "--listen", "--config", filepath.Join(d.dir, "libvirtd.conf"))...)
 	d.cmd.Dir = d.dir
 	d.cmd.Env = []string{
 		"HOME=" + filepath.Join(d.dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(d.dir, "run"), "PATH=/usr/bin:/bin",
