@@ -156,7 +156,8 @@ func (l *ledger) trialOf(c *candidate, a *Admission, p Policy) *trial {
 	if !c.current.IsZero() {
 		from = slices.IndexFunc(a.q.Hosts, func(s Survivor) bool { return s.ID == c.current })
 	}
-	t := a.try(claim, from, c.HighlyAvailable || p.ReserveAll)
+	cluster, ok := l.snap.Cluster(a.Cluster)
+	t := a.try(claim, from, c.HighlyAvailable || p.ReserveAll || !ok || !cluster.HA.Enabled)
 	for _, r := range c.rules { // of a VM that is not restarted: those that are must not land beside it
 		if t.vm >= 0 || !r.Mandatory {
 			continue

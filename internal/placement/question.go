@@ -73,7 +73,8 @@ type Group struct {
 
 // Ask makes the question of a cluster's reserve. Capacity is what the host has less the policy's reserve for the host itself and
 // what its VMs are expected to need or have reserved, whichever is more; the same counts for a VM that is restarted. VMs that
-// are known not to be restarted stay put or are lost, unless all is asked. VMs on their way count on both hosts.
+// are known not to be restarted stay put or are lost, unless all is asked, or the cluster restarts nothing by itself: then whoever
+// asks for a reserve means all that run. VMs on their way count on both hosts.
 func Ask(s *inventory.Snapshot, d Demand, cluster inventory.ID, reserve int, p Policy) Question {
 	q := Question{Cluster: cluster, Reserve: reserve}
 	c, ok := s.Cluster(cluster)
@@ -139,7 +140,7 @@ func (a *asking) addHost(h inventory.HostView, c *inventory.Cluster) {
 		}
 		kept := Use{CPUHertz: max(use.CPUHertz, vm.CPUReservationHertz), MemoryBytes: max(use.MemoryBytes, vm.MemoryReservationBytes)}
 		load = load.plus(kept.minus(use))
-		if !a.policy.ReserveAll && !restarted(vm.VM, c) {
+		if !a.policy.ReserveAll && c.HA.Enabled && !restarted(vm.VM, c) {
 			continue
 		}
 		need, ok := kept.ceil()

@@ -226,6 +226,7 @@ func TestPlantedReserve(t *testing.T) {
 func TestReserveOfACluster(t *testing.T) {
 	ha := func(v *inventory.VM) { v.Availability = inventory.HighlyAvailable }
 	not := func(v *inventory.VM) { v.Availability = inventory.NotHighlyAvailable }
+	on := func(f *testFleet) *testFleet { f.delta.Clusters[0].HA.Enabled = true; return f }
 	three := func(rules ...inventory.Rule) *testFleet { // 100 GiB each
 		return newFleet(rules...).host("esx-1", 4, 60).host("esx-2", 4, 60).host("esx-3", 4, 10).
 			vm("a", "esx-1", 2, 30, ha).vm("b", "esx-1", 2, 30, ha).vm("c", "esx-2", 2, 30, ha).vm("d", "esx-2", 2, 30, ha)
@@ -246,12 +247,13 @@ func TestReserveOfACluster(t *testing.T) {
 		{"the host's own share", three(), 1, Policy{HostReserve: HostReserve{MemoryRatio: 0.35}}, Refused, "esx"},
 		{"not enough memory", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, ha), 1, Policy{}, Refused, "when esx-1 fails, a has no host: none of the 1 hosts that a may run on has 2.0 GHz and 50 GiB free"},
 		{"a reservation counts", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 10, ha, func(v *inventory.VM) { v.MemoryReservationBytes = 50 * gib }), 1, Policy{}, Refused, "50 GiB"},
-		{"what is not restarted is lost", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not), 1, Policy{}, Admitted, "all of the 0 VMs"},
-		{"unless all is asked", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not), 1, Policy{ReserveAll: true}, Refused, "a has no host"},
+		{"what is not restarted is lost", on(newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not)), 1, Policy{}, Admitted, "all of the 0 VMs"},
+		{"unless nothing is", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not), 1, Policy{}, Refused, "a has no host"},
+		{"or all is asked", on(newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50, not)), 1, Policy{ReserveAll: true}, Refused, "a has no host"},
 		{"nor what HA leaves alone", func() *testFleet {
 			f := newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50)
 			f.delta.Clusters[0].RestartPriorities = map[inventory.ID]string{vmID("a"): "disabled"}
-			return f
+			return on(f)
 		}(), 1, Policy{}, Admitted, "all of the 0 VMs"},
 		{"what is not known counts", newFleet().host("esx-1", 4, 60).host("esx-2", 4, 60).vm("a", "esx-1", 2, 50), 1, Policy{}, Refused, "a has no host"},
 		{"kept apart", three(apart), 1, Policy{}, Refused, `"pair"`},
