@@ -51,8 +51,7 @@ func Supervise(ctx context.Context, name string, src Source, sink Sink, opts Opt
 		var synced atomic.Bool
 		err := watch(ctx, src, func(d inventory.Delta) {
 			sink.Apply(d)
-			if d.Synced {
-				synced.Store(true)
+			if d.Synced && !synced.Swap(true) {
 				log.Info("source listed")
 			}
 		})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/protip/protip/collector"
 	"github.com/protip/protip/collector/guest"
+	"github.com/protip/protip/collector/hyperv"
 	"github.com/protip/protip/collector/libvirt"
 	"github.com/protip/protip/collector/vsphere"
 	"github.com/protip/protip/internal/clock"
@@ -105,6 +106,14 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 	case config.Libvirt:
 		return libvirt.New(libvirt.Options{
 			Name: src.Name, Hosts: LibvirtHosts(src, src.Credential), Interval: src.Interval, Clock: opts.Clock, Observer: observer,
+		})
+	case config.HyperV:
+		hosts, err := WindowsHosts(src, src.Credential)
+		if err != nil {
+			return nil, err
+		}
+		return hyperv.New(hyperv.Options{
+			Name: src.Name, Hosts: hosts, Interval: src.Interval, Clock: opts.Clock, Observer: observer, Identities: identities,
 		})
 	}
 	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)

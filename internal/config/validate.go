@@ -21,9 +21,9 @@ var (
 )
 
 var (
-	sourceTypes = []string{VSphere, Guest, Libvirt}
+	sourceTypes = []string{VSphere, HyperV, Guest, Libvirt}
 	modes       = []string{ModeOff, ModeManual}
-	groups      = []string{"cpu", "datastore", "disk", "memory", "network", "service", "uptime"}
+	groups      = []string{"cpu", "datastore", "disk", "heartbeat", "memory", "network", "service", "uptime"}
 )
 
 // validator refuses values that can be read but not meant.

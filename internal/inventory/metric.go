@@ -42,6 +42,8 @@ const (
 	VMNetworkReceiveDropped
 	VMNetworkTransmitDropped
 	VMMemoryGuestUsage
+	VMMemoryDemand
+	VMHeartbeat
 
 	HostCPUUsage
 	HostCPUUsageRatio
@@ -65,6 +67,8 @@ const (
 	HostNetworkTransmitDropped
 	HostNetworkReceiveErrors
 	HostNetworkTransmitErrors
+	HostCPURoot
+	HostMemoryPressure
 
 	DatastoreFree
 	DatastoreReadLatency
@@ -143,6 +147,8 @@ var catalogue = [...]Desc{
 	VMNetworkReceiveDropped:  {"virt_vm_network_receive_dropped_packets_total", KindVM, Counter, "packets", "Packets to the VM that were dropped."},
 	VMNetworkTransmitDropped: {"virt_vm_network_transmit_dropped_packets_total", KindVM, Counter, "packets", "Packets from the VM that were dropped."},
 	VMMemoryGuestUsage:       {"virt_vm_memory_guest_usage_bytes", KindVM, Gauge, "bytes", "Memory that the guest itself uses and could not give to others without swapping."},
+	VMMemoryDemand:           {"virt_vm_memory_demand_bytes", KindVM, Gauge, "bytes", "Memory that the guest would use if nothing held it back."},
+	VMHeartbeat:              {"virt_vm_heartbeat_ratio", KindVM, Gauge, "ratio", "Share of the guest's heartbeats that came: 0 is a guest that does not answer its host."},
 
 	HostCPUUsage:               {"virt_host_cpu_usage_hertz", KindHost, Gauge, "hertz", "CPU used on the host."},
 	HostCPUUsageRatio:          {"virt_host_cpu_usage_ratio", KindHost, Gauge, "ratio", "CPU used on the host, over its capacity."},
@@ -166,6 +172,8 @@ var catalogue = [...]Desc{
 	HostNetworkTransmitDropped: {"virt_host_network_transmit_dropped_packets_total", KindHost, Counter, "packets", "Packets to be sent that the host dropped."},
 	HostNetworkReceiveErrors:   {"virt_host_network_receive_error_packets_total", KindHost, Counter, "packets", "Packets the host received with errors."},
 	HostNetworkTransmitErrors:  {"virt_host_network_transmit_error_packets_total", KindHost, Counter, "packets", "Packets the host could not send for errors."},
+	HostCPURoot:                {"virt_host_cpu_root_ratio", KindHost, Gauge, "ratio", "CPU used by the host's own operating system, its root partition, over the host's capacity."},
+	HostMemoryPressure:         {"virt_host_memory_pressure_ratio", KindHost, Gauge, "ratio", "Memory that the guests demand over what they are assigned; above 1 they want more."},
 
 	DatastoreFree:         {"virt_datastore_free_bytes", KindDatastore, Gauge, "bytes", "Space on the datastore that nothing is written to."},
 	DatastoreReadLatency:  {"virt_datastore_read_latency_seconds", KindDatastore, Gauge, "seconds", "Mean time that a read of the datastore took, over five minutes."},

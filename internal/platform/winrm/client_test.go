@@ -339,7 +339,7 @@ func TestAnswersThatNeverEnd(t *testing.T) {
 		"nothing yet": `<n:PullResponse><n:EnumerationContext>1</n:EnumerationContext></n:PullResponse>`,
 	} {
 		w := newWindows(t, false, func(context.Context, string) (int, string) { return 200, soap(body) })
-		if _, err := w.client(t).All(t.Context(), processes); !errors.Is(err, errMalformed) {
+		if _, err := w.client(t).All(t.Context(), processes); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -141,15 +141,13 @@ func (s *scanner) children(f func(name string) error) error {
 	}
 }
 
-var errMalformed = errors.New("malformed answer")
-
 // malformed says of an error that it is of the answer's XML.
 func malformed(err error) error {
 	var stop *stopped
-	if err == nil || errors.Is(err, errMalformed) || errors.As(err, &stop) {
+	if err == nil || errors.Is(err, ErrMalformed) || errors.As(err, &stop) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", errMalformed, err)
+	return fmt.Errorf("%w: %w", ErrMalformed, err)
 }
 
 // instance reads the element whose start was read last. Its class is the element's name, or the type it says it is of: a

@@ -19,6 +19,7 @@ var (
 	ErrInvalidQuery = errors.New("no such class or property")     // also a namespace: what this Windows does not have
 	ErrNotSent      = errors.New("nothing was sent")              // the method of Invoke has certainly not run
 	ErrUnavailable  = errors.New("host does not serve right now") // 503 and other HTTP errors
+	ErrMalformed    = errors.New("malformed answer")              // an envelope that cannot be read
 	errClosed       = errors.New("client is closed")
 )
 
