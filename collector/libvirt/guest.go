@@ -28,8 +28,8 @@ type guest struct {
 	pause int // rounds to leave the agent alone
 }
 
-// guests asks the agents of guests, one after the other, over connections of its own: an agent that hangs holds up the call, and a call
-// that is held up costs its connection.
+// guests asks the agents of guests, one after the other, over connections of its own: an agent that hangs holds up the call, a call that
+// is held up costs its connection, and libvirt wants one that may write for this.
 func (f *follower) guests(ctx context.Context) error {
 	for f.watch.opts.Clock.Sleep(ctx, guestSoon) == nil {
 		due := f.due(f.watch.opts.Clock.Now())
@@ -69,7 +69,7 @@ func (f *follower) due(now time.Time) []platform.Domain {
 
 func (f *follower) askGuests(ctx context.Context, due []platform.Domain) error {
 	opts := f.host.opts
-	opts.Timeout = agentTimeout
+	opts.Timeout, opts.Write = agentTimeout, true
 	var conn *platform.Conn
 	defer func() {
 		if conn != nil {

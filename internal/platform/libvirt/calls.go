@@ -67,7 +67,7 @@ const (
 var errNoAuth = errors.New("it wants SASL, which protip does not speak: let it ask for nothing behind TLS or SSH, or use its unix socket")
 
 // open logs in and opens the driver.
-func (c *Conn) open(ctx context.Context, driver string) error {
+func (c *Conn) open(ctx context.Context, driver string, write bool) error {
 	d, err := c.ask(ctx, "AuthList", procAuthList, nil)
 	if err != nil {
 		return err
@@ -89,8 +89,13 @@ func (c *Conn) open(ctx context.Context, driver string) error {
 	default:
 		return c.wrap("AuthList", errNoAuth)
 	}
-	args := appendString(appendUint32(nil, 1), driver)
-	_, err = c.ask(ctx, "ConnectOpen", procOpen, appendUint32(args, 0))
+	const present, readOnly = 1, 1
+	flags := uint32(readOnly)
+	if write {
+		flags = 0
+	}
+	args := appendString(appendUint32(nil, present), driver)
+	_, err = c.ask(ctx, "ConnectOpen", procOpen, appendUint32(args, flags))
 	return err
 }
 
@@ -307,7 +312,7 @@ func (c *Conn) DomainXML(ctx context.Context, dom Domain) (string, error) {
 	return c.text(ctx, "DomainGetXMLDesc", procXMLDesc, appendUint32(appendDomain(nil, dom), 0))
 }
 
-// GuestInfo asks the guest's agent for its OS and its host name, in one call, by the names that virDomainGetGuestInfo gives. It fails if the
+// GuestInfo needs Options.Write. It asks the guest's agent for its OS and its host name, in one call, by the names that virDomainGetGuestInfo gives. It fails if the
 // guest has no agent that answers.
 func (c *Conn) GuestInfo(ctx context.Context, dom Domain) (map[string]string, error) {
 	const osInfo, hostname = 1 << 1, 1 << 3
@@ -332,7 +337,7 @@ type Interface struct {
 	Addrs []string // IPv4 and IPv6
 }
 
-// GuestInterfaces asks the guest's agent for its network interfaces.
+// GuestInterfaces needs Options.Write. It asks the guest's agent for its network interfaces.
 func (c *Conn) GuestInterfaces(ctx context.Context, dom Domain) ([]Interface, error) {
 	const fromAgent = 1
 	args := appendUint32(appendUint32(appendDomain(nil, dom), fromAgent), 0)

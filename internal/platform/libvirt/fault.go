@@ -21,6 +21,7 @@ const (
 	NoSupport         Code = 3
 	InvalidArgument   Code = 8
 	OperationFailed   Code = 9
+	OperationDenied   Code = 29
 	SystemError       Code = 38
 	NoDomain          Code = 42
 	AuthFailed        Code = 45

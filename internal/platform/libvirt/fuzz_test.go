@@ -55,7 +55,7 @@ func FuzzAnswers(f *testing.F) {
 		_, _ = c.GuestInfo(ctx, dom)
 		_, _ = c.GuestInterfaces(ctx, dom)
 		_ = c.Subscribe(ctx)
-		_ = c.open(ctx, "qemu:///system")
+		_ = c.open(ctx, "qemu:///system", false)
 		if err := c.Err(); err != nil {
 			t.Errorf("an answer that cannot be read ended the connection: %v", err)
 		}

@@ -22,6 +22,9 @@ type Options struct {
 	URI string
 	TLS TLS
 	SSH SSH
+	// Write opens a Conn for writing. It is needed for one question only: libvirt lets guests' agents be asked only by who may write.
+	// Without it the daemon itself refuses whatever would change something. A Client always writes.
+	Write bool
 	// Timeout bounds a connect and each call; zero is DefaultTimeout.
 	Timeout time.Duration
 	Observe func(method string) // hears of every call before it is made; may be nil
@@ -68,6 +71,9 @@ func Dial(ctx context.Context, opts Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !opts.Write {
+		where.readOnly()
+	}
 	nc, err := where.dial(ctx, &opts)
 	if err != nil {
 		return nil, fmt.Errorf("libvirt %s: connect: %w", where.name, err)
@@ -78,7 +84,7 @@ func Dial(ctx context.Context, opts Options) (*Conn, error) {
 		counts: map[uint32]uint32{},
 	}
 	go c.listen()
-	if err := c.open(ctx, where.driver); err != nil {
+	if err := c.open(ctx, where.driver, opts.Write); err != nil {
 		c.drop(err)
 		return nil, err
 	}

@@ -79,3 +79,15 @@ func redact(uri string) string {
 func socketsOf(driver string) []string {
 	return []string{"/run/libvirt/libvirt-sock", "/run/libvirt/virt" + driver + "d-sock"}
 }
+
+// readOnly looks first where a daemon lets everybody read, unless a socket was named.
+func (p *place) readOnly() {
+	if len(p.sockets) < 2 {
+		return
+	}
+	var first []string
+	for _, socket := range p.sockets {
+		first = append(first, socket+"-ro")
+	}
+	p.sockets = append(first, p.sockets...)
+}
