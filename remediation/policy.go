@@ -40,6 +40,7 @@ type Case struct {
 	Acting     bool               // there is a credential that may act on the source
 	Cluster    *inventory.Cluster // nil for a host outside of any cluster
 	VMs        []inventory.ID     // that would be moved; may be empty while there is no plan yet
+	Down       []string           // names of those among them that would be down meanwhile
 	Pack       string             // empty for a move that a person asked for without a tip
 	Rule       string
 	PackSHA256 string
@@ -63,13 +64,16 @@ type Decision struct {
 
 // Decide applies the policy to a case. What the platform's own balancer drives is left to it, even by a person's wish,
 // unless the cluster is overridden: two balancers fight. A VM that its owner took out of DRS in such a cluster was pinned
-// on purpose and never moves by itself.
+// on purpose and never moves by itself, and nothing takes a VM down but a person.
 func Decide(p Policy, c Case) Decision {
 	if d, ok := forbidden(p, c); ok {
 		return d
 	}
 	if vm, ok := pinned(c); ok {
 		return Decision{Manual, fmt.Sprintf("%s has a DRS automation level of its own that keeps it where it is: a person decides", vm)}
+	}
+	if len(c.Down) > 0 {
+		return Decision{Manual, fmt.Sprintf("%s would be down while it moves (%s): a person decides", strings.Join(c.Down, ", "), QuickMigration)}
 	}
 	return granted(p.Automatic, c)
 }

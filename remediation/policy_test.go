@@ -72,6 +72,10 @@ func TestDecide(t *testing.T) {
 		{"a VM pinned in a cluster that DRS drives", func(p *Policy, c *Case) {
 			c.Cluster, p.OverrideDRS = drs(true, inventory.AutomationFull, inventory.AutomationManual), []string{"vc/prod"}
 		}, Manual, "keeps it where it is"},
+		{
+			"a move with downtime", func(_ *Policy, c *Case) { c.Down = []string{"legacy-erp"} }, Manual,
+			"legacy-erp would be down while it moves (quick_migration): a person decides",
+		},
 		{"off wins over a grant and an override", func(p *Policy, _ *Case) { p.Mode, p.OverrideDRS = ModeOff, []string{"vc/prod"} }, Refuse, "off"},
 	}
 	for _, tt := range tests {

@@ -88,8 +88,13 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 	implement := tips.Command("implement", "Carry out a tip's remedy.")
 	implemented := implement.Arg("id", "The tip.").Required().String()
 	implementWhy := implement.Flag("why", "For the audit.").String()
+	implementDowntime := implement.Flag("downtime", "Also take VMs down that cannot be moved live: they are saved, moved and restored.").Bool()
 	add(implement, func(ctx context.Context, c *console, agent *client.Client) error {
-		actions, err := agent.Implement(ctx, *implemented, *implementWhy)
+		do := agent.Implement
+		if *implementDowntime {
+			do = agent.ImplementWithDowntime
+		}
+		actions, err := do(ctx, *implemented, *implementWhy)
 		if err != nil {
 			return err
 		}

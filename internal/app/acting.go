@@ -14,6 +14,7 @@ import (
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/remediation/hyperv"
 	"github.com/protip/protip/remediation/libvirt"
 	"github.com/protip/protip/remediation/vsphere"
 	"github.com/protip/protip/rules"
@@ -93,6 +94,12 @@ func (a *App) newExecutor(src config.Source) (executor, error) {
 				CopyStorage: src.Migration.CopyStorage, Timeout: src.Migration.Timeout,
 			},
 		})
+	case config.HyperV:
+		hosts, err := build.WindowsHosts(src, *src.Acting)
+		if err != nil {
+			return nil, err
+		}
+		return hyperv.New(hyperv.Options{Source: src.Name, Hosts: hosts, Log: a.log, Now: a.clock.Now})
 	}
 	return nil, fmt.Errorf("source %q: no executor for type %q", src.Name, src.Type)
 }
@@ -127,6 +134,7 @@ func (a *App) placementPolicy(snap *inventory.Snapshot) placement.Policy {
 func (a *App) recheck(act remediation.Action) error {
 	snap := a.Snapshot()
 	policy := a.placementPolicy(snap)
+	policy.Quick = act.Kind == remediation.QuickMigration // a person agreed to it
 	policy.Incoming = without(policy.Incoming, act.To, act.VM)
 	if err := a.stillNeeded(snap, act, policy); err != nil {
 		return err
@@ -134,6 +142,9 @@ func (a *App) recheck(act remediation.Action) error {
 	rating, ok := placement.Of(placement.Rate(snap, placement.Observed(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
 	if !ok {
 		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)
+	}
+	if act.Kind == remediation.QuickMigration && rating.Kind == placement.MoveLive {
+		return fmt.Errorf("%s can be moved live by now, which needs no downtime: plan again", act.VMName)
 	}
 	for _, reason := range rating.Reasons {
 		if reason.Code == placement.CodeUnknownDemand && justBegun(snap, act) {

@@ -82,7 +82,8 @@ func (a agent) Actions(ctx context.Context, f remediation.Filter) ([]remediation
 }
 
 // Implement carries a tip out on a person's word, and as far as it goes even where the moves do not reach the goal.
-func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []remediation.Action, err error) {
+// VMs are taken down only if downtime says that the person agrees to it.
+func (a agent) Implement(ctx context.Context, by web.By, id string, downtime bool) (actions []remediation.Action, err error) {
 	tip, err := a.Tip(ctx, id)
 	defer func() { a.audit(ctx, by, "implement", id, tip.Object, err) }()
 	switch {
@@ -101,6 +102,8 @@ func (a agent) Implement(ctx context.Context, by web.By, id string) (actions []r
 		return nil, fmt.Errorf("%w: %s", web.ErrConflict, p.decision.Why)
 	case len(p.actions) == 0:
 		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip), "its goal is reached"))
+	case p.downtime != "" && !downtime:
+		return nil, fmt.Errorf("%w: %sIf you agree to that: protip tips implement %s --downtime", web.ErrConflict, p.downtime, id)
 	}
 	if actions, err = a.acting.engine.Submit(ctx, p.actions, by.Who, by.Why); err != nil {
 		return nil, refused(err)

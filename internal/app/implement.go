@@ -19,6 +19,7 @@ type proposal struct {
 	actions  []remediation.Action
 	why      string // in words, where the moves do not reach the goal
 	decision remediation.Decision
+	downtime string // which VMs it takes down, and why; empty if none
 }
 
 // propose plans a tip's remedy and asks the policy. It changes nothing.
@@ -36,17 +37,60 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 	p := proposal{why: why, decision: a.decide(snap, tip, moves)}
 	for _, m := range moves {
 		p.actions = append(p.actions, remediation.Action{
-			TipID: tip.ID, Cluster: tip.Cluster, Kind: remediation.LiveMigration,
+			TipID: tip.ID, Cluster: tip.Cluster, Kind: kindOf(m),
 			VM: m.VM, VMName: m.Name, From: m.From, FromName: hostName(snap, m.From), To: m.To, ToName: m.Rating.Name,
 			Why: m.Rating.Words(), Settle: a.settle(rule, tip.Object.Source, m.VM.Source),
 		})
+		if kindOf(m) == remediation.QuickMigration {
+			p.downtime += downtimeOf(snap, m)
+		}
 	}
 	return p, nil
 }
 
-// moves are what the remedy asks of placement; why is empty if they reach its goal.
+// downtimeOf says in words what a quick migration does to its VM.
+func downtimeOf(snap *inventory.Snapshot, m placement.Move) string {
+	vm, _ := snap.VM(m.VM)
+	return fmt.Sprintf("%s cannot be moved live (%s): a quick migration takes it down for as long as its memory (%.1f GiB) takes to be saved, and to be read again on %s. ",
+		m.Name, vm.NotLive, vm.MemoryBytes/(1<<30), m.Rating.Name)
+}
+
+// kindOf is what an action of a planned move is.
+func kindOf(m placement.Move) remediation.Kind {
+	if m.Kind == placement.MoveQuick {
+		return remediation.QuickMigration
+	}
+	return remediation.LiveMigration
+}
+
+// takenDown names the VMs of a plan that do not run while they move.
+func takenDown(moves []placement.Move) (names []string) {
+	for _, m := range moves {
+		if kindOf(m) == remediation.QuickMigration {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// moves are what the remedy asks of placement; why is empty if they reach its goal. A VM is taken down only in a plan that reaches
+// the goal where none without downtime does, or where nothing could move without it.
 func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.Move, why string, err error) {
-	demand, policy := placement.Observed(snap), a.placementPolicy(snap)
+	policy := a.placementPolicy(snap)
+	moves, why, err = movesBy(snap, tip, policy)
+	if err != nil || why == "" {
+		return moves, why, err
+	}
+	policy.Quick = true
+	withDowntime, whyNot, err := movesBy(snap, tip, policy)
+	if err == nil && len(takenDown(withDowntime)) > 0 && (whyNot == "" || len(moves) == 0) {
+		return withDowntime, whyNot, nil
+	}
+	return moves, why, err
+}
+
+func movesBy(snap *inventory.Snapshot, tip rules.Tip, policy placement.Policy) (moves []placement.Move, why string, err error) {
+	demand := placement.Observed(snap)
 	switch tip.Remedy.Action {
 	case rules.RebalanceHost:
 		host, err := hostOf(snap, tip)
@@ -67,7 +111,7 @@ func (a *App) moves(snap *inventory.Snapshot, tip rules.Tip) (moves []placement.
 		if text, barred := ratings[0].Barred(); barred {
 			return nil, "no host may take it; the best, " + ratings[0].Name + ", may not because: " + text, nil
 		}
-		return []placement.Move{{VM: vm.ID, Name: vm.Name, From: vm.Host, To: ratings[0].Host, Rating: ratings[0]}}, "", nil
+		return []placement.Move{{VM: vm.ID, Name: vm.Name, From: vm.Host, To: ratings[0].Host, Kind: ratings[0].Kind, Rating: ratings[0]}}, "", nil
 	}
 	return nil, "", fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
 }
@@ -120,7 +164,7 @@ func goalOf(tip rules.Tip) placement.Goal {
 
 func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, moves []placement.Move) remediation.Decision {
 	s := a.settings.Load()
-	c := remediation.Case{Source: actsOn(tip), Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256}
+	c := remediation.Case{Source: actsOn(tip), Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256, Down: takenDown(moves)}
 	c.Cluster, _ = snap.Cluster(tip.Cluster)
 	for _, src := range s.config.Sources {
 		if src.Name == c.Source {

@@ -66,7 +66,8 @@ type Placer interface {
 // TipOperator does to a tip what a person asks. What the tip's state or the agent's config forbids is ErrConflict.
 type TipOperator interface {
 	// Implement plans the tip's remedy, approves it in the person's name and returns its actions. It does not wait for them.
-	Implement(ctx context.Context, by By, tip string) ([]remediation.Action, error)
+	// Without downtime, a plan that takes a VM down is ErrConflict and says which.
+	Implement(ctx context.Context, by By, tip string, downtime bool) ([]remediation.Action, error)
 	// Dismiss hides the tip and keeps protip from acting on it for d of the agent's time.
 	Dismiss(ctx context.Context, by By, tip string, d time.Duration) (rules.Tip, error)
 	Undismiss(ctx context.Context, by By, tip string) (rules.Tip, error)

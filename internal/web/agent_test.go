@@ -101,7 +101,7 @@ func (a *testAgent) taken() []string {
 	return a.acts
 }
 
-func (a *testAgent) Implement(ctx context.Context, by By, id string) ([]remediation.Action, error) {
+func (a *testAgent) Implement(ctx context.Context, by By, id string, _ bool) ([]remediation.Action, error) {
 	t, err := a.Tip(ctx, id)
 	if err != nil {
 		return nil, err

@@ -221,8 +221,14 @@ type scope struct {
 	Source string `json:"source"` // empty is all
 }
 
-func (s *server) implement(ctx context.Context, by By, r *http.Request, _ reason) (any, error) {
-	actions, err := s.agent.Implement(ctx, by, r.PathValue("id"))
+// agreement is what a person agrees to beside the plan.
+type agreement struct {
+	reason
+	Downtime bool `json:"downtime"` // of VMs that cannot be moved live
+}
+
+func (s *server) implement(ctx context.Context, by By, r *http.Request, body agreement) (any, error) {
+	actions, err := s.agent.Implement(ctx, by, r.PathValue("id"), body.Downtime)
 	if err != nil {
 		return nil, err
 	}

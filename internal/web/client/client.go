@@ -127,7 +127,12 @@ func (c *Client) Sources(ctx context.Context) ([]web.Source, error) {
 
 // Implement has the agent carry out a tip's remedy and returns the actions it planned, without waiting for them.
 func (c *Client) Implement(ctx context.Context, tip, why string) ([]remediation.Action, error) {
-	return act[[]remediation.Action](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/implement", map[string]string{"why": why})
+	return act[[]remediation.Action](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/implement", map[string]any{"why": why})
+}
+
+// ImplementWithDowntime is Implement where VMs may be taken down that cannot be moved live.
+func (c *Client) ImplementWithDowntime(ctx context.Context, tip, why string) ([]remediation.Action, error) {
+	return act[[]remediation.Action](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/implement", map[string]any{"why": why, "downtime": true})
 }
 
 // Resolve ends an unknown action by a person's word: done or failed.
