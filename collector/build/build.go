@@ -15,6 +15,7 @@ import (
 	"github.com/protip/protip/collector/guest"
 	"github.com/protip/protip/collector/hyperv"
 	"github.com/protip/protip/collector/libvirt"
+	"github.com/protip/protip/collector/virtualserver"
 	"github.com/protip/protip/collector/vsphere"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/config"
@@ -115,6 +116,12 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 		return hyperv.New(hyperv.Options{
 			Name: src.Name, Hosts: hosts, Interval: src.Interval, Clock: opts.Clock, Observer: observer, Identities: identities,
 		})
+	case config.VirtualServer:
+		hosts, err := WindowsHosts(src, src.Credential)
+		if err != nil {
+			return nil, err
+		}
+		return virtualserver.New(virtualserver.Options{Name: src.Name, Hosts: hosts, Interval: src.Interval, Clock: opts.Clock, Observer: observer})
 	}
 	return nil, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }

@@ -21,7 +21,7 @@ var (
 )
 
 var (
-	sourceTypes = []string{VSphere, HyperV, Guest, Libvirt}
+	sourceTypes = []string{VSphere, HyperV, VirtualServer, Guest, Libvirt}
 	modes       = []string{ModeOff, ModeManual}
 	groups      = []string{"cpu", "datastore", "disk", "heartbeat", "memory", "network", "service", "uptime"}
 )

@@ -33,6 +33,22 @@ func TestHostURL(t *testing.T) {
 	}
 }
 
+// TestVirtualServerMovesNothing: a credential that may act says nothing to Virtual Server 2005, and is refused by name.
+func TestVirtualServerMovesNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	source := "sources:\n- {name: a, type: virtualserver, hosts: ['old:80'], username: u, password_file: " + file
+	if _, err := Parse([]byte(source+"}\n"), "protip.yml"); err != nil {
+		t.Error(err)
+	}
+	_, err := Parse([]byte(source+", acting: {username: a, password_file: "+file+"}}\n"), "protip.yml")
+	if err == nil || !strings.Contains(err.Error(), "acting says nothing to a source of type virtualserver") {
+		t.Errorf("a credential that may act: %v", err)
+	}
+}
+
 // TestWindowsSources holds what is wrong with a source of Windows hosts. Whatever is not listed must not be complained about.
 func TestWindowsSources(t *testing.T) {
 	dir := t.TempDir()
