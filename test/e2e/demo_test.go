@@ -109,6 +109,7 @@ type demo struct {
 
 type action struct {
 	VM       string `json:"vm"`
+	VMName   string `json:"vm_name"`
 	FromName string `json:"from_name"`
 	ToName   string `json:"to_name"`
 	Outcome  string `json:"outcome"`
