@@ -50,7 +50,7 @@ func busyHost(b *testing.B) *libvirtd.Daemon {
 }
 
 // followOnce is a follower that has listed its host, and what it shows.
-func followOnce(b *testing.B, uri string) (*follower, http.Handler) {
+func followOnce(b testing.TB, uri string) (*follower, http.Handler) {
 	b.Helper()
 	src, err := New(Options{
 		Name: "lab", Hosts: []platform.Options{{URI: uri, Timeout: time.Minute}}, Interval: time.Second, Clock: clock.New(1), Observer: newObserver(b),

@@ -15,6 +15,8 @@ type facts struct {
 	os      string   // as its owner noted it for libosinfo, such as debian 12
 	agent   bool     // there is an agent that answers
 	notLive string   // why it cannot be moved live
+
+	sizes *[2]uint64 // what the bulk answer said of it at that time; nil while none did
 }
 
 // description is what is read of a domain's XML. Libvirt writes memory in KiB whatever it was told.

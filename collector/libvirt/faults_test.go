@@ -194,3 +194,27 @@ func TestCheck(t *testing.T) {
 		t.Error("acting on a host that is down: no error")
 	}
 }
+
+// TestCalls holds that a cycle asks once for all domains, and for no description that did not change.
+func TestCalls(t *testing.T) {
+	l := startLab(t)
+	f, _ := followOnce(t, l.options()[0].URI)
+	calls := f.watch.opts.Observer.(*observer)
+	cycle := func() (bulk, descriptions int) {
+		t.Helper()
+		bulk, descriptions = calls.called("ConnectGetAllDomainStats"), calls.called("DomainGetXMLDesc")
+		if err := f.cycle(t.Context(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		return calls.called("ConnectGetAllDomainStats") - bulk, calls.called("DomainGetXMLDesc") - descriptions
+	}
+	for range 3 {
+		if bulk, descriptions := cycle(); bulk != 1 || descriptions != 0 {
+			t.Errorf("%d bulk calls and %d descriptions", bulk, descriptions)
+		}
+	}
+	l.create(0, "new", randomUUID()) // whose event nobody reads here
+	if bulk, descriptions := cycle(); bulk != 1 || descriptions != 1 {
+		t.Errorf("with a new domain: %d bulk calls and %d descriptions", bulk, descriptions)
+	}
+}

@@ -92,17 +92,17 @@ func (f *follower) list(ctx context.Context) error {
 		return err
 	}
 	f.memory = facts.MemoryBytes
-	views := make(map[platform.UUID]*view, len(found.domains))
+	all := make([]*stats, len(found.domains))
 	for i := range found.domains {
-		s := &found.domains[i]
-		facts, err := f.describe(ctx, s.dom)
-		if platform.IsGone(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		views[s.dom.UUID] = &view{dom: s.dom, state: s.state, reason: s.reason, facts: facts}
+		all[i] = &found.domains[i]
+	}
+	described, err := f.describeAll(ctx, all)
+	if err != nil {
+		return err
+	}
+	views := make(map[platform.UUID]*view, len(described))
+	for _, v := range described {
+		views[v.dom.UUID] = v
 	}
 	f.change(func(c *cluster) { err = c.install(f.host, *facts, views) })
 	return err
@@ -111,14 +111,16 @@ func (f *follower) list(ctx context.Context) error {
 // describe reads a domain's description. One that cannot be read is a fault, and costs only its facts.
 func (f *follower) describe(ctx context.Context, dom platform.Domain) (*facts, error) {
 	text, err := f.conn.DomainXML(ctx, dom)
-	if err != nil {
+	if platform.IsGone(err) {
 		return nil, err
 	}
-	facts, err := parseDescription(text)
-	if err != nil {
-		f.watch.opts.Observer.Fault("description", fmt.Errorf("VM %s: %w", dom.Name, err))
+	if err == nil {
+		var facts *facts
+		if facts, err = parseDescription(text); err == nil {
+			return facts, nil
+		}
 	}
-	return facts, nil
+	return nil, f.survive("description", fmt.Errorf("VM %s: %w", dom.Name, err))
 }
 
 // identify asks a host what it is.

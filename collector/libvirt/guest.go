@@ -113,9 +113,9 @@ func askGuest(ctx context.Context, conn *platform.Conn, dom platform.Domain) (gu
 	if err != nil {
 		return guest{}, err
 	}
-	g := guest{hostname: info["hostname"], os: info["os.pretty-name"]}
+	g := guest{hostname: cut(info["hostname"]), os: cut(info["os.pretty-name"])}
 	if g.os == "" {
-		g.os = info["os.name"]
+		g.os = cut(info["os.name"])
 	}
 	interfaces, err := conn.GuestInterfaces(ctx, dom)
 	if err != nil {
@@ -125,20 +125,23 @@ func askGuest(ctx context.Context, conn *platform.Conn, dom platform.Domain) (gu
 	return g, nil
 }
 
+// maxWord bounds what a guest can make protip show of it.
+const maxWord = 256
+
+func cut(s string) string { return s[:min(len(s), maxWord)] }
+
 // address is where the guest is reached: the first that is not only its own or its link's, IPv4 before IPv6.
 func address(interfaces []platform.Interface) string {
 	var six string
 	for _, i := range interfaces {
 		for _, a := range i.Addrs {
 			ip, err := netip.ParseAddr(a)
-			if err != nil || !ip.IsGlobalUnicast() {
-				continue
-			}
-			if ip.Is4() {
-				return a
-			}
-			if six == "" {
-				six = a
+			switch {
+			case err != nil || !ip.IsGlobalUnicast() || ip.Zone() != "":
+			case ip.Is4():
+				return ip.String()
+			case six == "":
+				six = ip.String()
 			}
 		}
 	}

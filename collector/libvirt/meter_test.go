@@ -149,6 +149,7 @@ func TestHostMeter(t *testing.T) {
 	for name, cpu := range map[string]map[string]uint64{
 		"nothing": nil, "the same again": {"kernel": 20, "user": 35, "idle": 140, "iowait": 5}, "backwards": {"idle": 1},
 	} {
+		m := m
 		if got := m.sample(h, cpu, map[string]uint64{"total": 1, "free": 2}); len(got) > 0 {
 			t.Errorf("%s: %v", name, got)
 		}

@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,9 @@ import (
 // steadiness is how much of the time between two readings an answer may take before rates are left out: when in that time libvirt
 // read what it counts is not known.
 const steadiness = 0.25
+
+// together is how many calls are made at once: libvirt works on five of a client.
+const together = 5
 
 // samples takes samples at each interval until the connection ends.
 func (f *follower) samples(ctx context.Context) error {
@@ -55,16 +59,9 @@ func (f *follower) cycle(ctx context.Context, window time.Duration) error {
 	steady := after.Sub(before).Seconds() <= steadiness*window.Seconds()
 
 	changed := f.compare(found, since)
-	var described []view
-	for _, s := range changed {
-		facts, err := f.describe(ctx, s.dom)
-		if platform.IsGone(err) {
-			continue // an event will say so
-		}
-		if err != nil {
-			return err
-		}
-		described = append(described, view{dom: s.dom, state: s.state, reason: s.reason, facts: facts})
+	described, err := f.describeAll(ctx, changed)
+	if err != nil {
+		return err
 	}
 	f.change(func(c *cluster) { f.merge(c, found, described, since) })
 	f.emitSamples(found, at, steady, cpu, mem)
@@ -113,9 +110,7 @@ func (f *follower) ask(ctx context.Context) (*answer, error) {
 			return found, nil
 		}
 	}
-	// libvirt works on five calls of a client at once, and more wait in its socket.
-	const together = 5
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group // without a context of its own: one that ends takes the connection with it
 	group.SetLimit(together)
 	for i := range found.domains {
 		if s := &found.domains[i]; running(s) {
@@ -127,11 +122,8 @@ func (f *follower) ask(ctx context.Context) (*answer, error) {
 
 func (f *follower) askOne(ctx context.Context, s *stats) error {
 	info, err := f.conn.DomainInfo(ctx, s.dom)
-	if platform.IsGone(err) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return f.unlessGone("stats", err)
 	}
 	s.set(cpuTime, uint64(info.CPUTime))
 	s.set(vcpuCurrent, uint64(max(info.VCPUs, 0)))
@@ -158,19 +150,53 @@ func (f *follower) compare(found *answer, since uint64) []*stats {
 	return changed
 }
 
+// differ says whether a domain's vCPUs or memory are not what they were when its description was read.
 func (f *facts) differ(s *stats) bool {
-	if n, ok := s.number(vcpuCurrent); ok && n != uint64(f.vcpus) {
-		return true
+	now := sizes(s)
+	if f.sizes == nil { // read for an event, before any answer
+		f.sizes = now
 	}
-	n, ok := s.number(balloonMaximum)
-	return ok && f.memory != 0 && float64(n)*1024 != f.memory
+	return *f.sizes != *now
+}
+
+// sizes are a domain's vCPUs and memory, by which a change of its description is noticed.
+func sizes(s *stats) *[2]uint64 { return &[2]uint64{s.numbers[vcpuCurrent], s.numbers[balloonMaximum]} }
+
+// unlessGone makes a fault of an error that costs only one domain's answer, and nothing of one that says that there is none.
+func (f *follower) unlessGone(kind string, err error) error {
+	if platform.IsGone(err) {
+		return nil
+	}
+	return f.survive(kind, err)
+}
+
+// describeAll reads the descriptions of domains. Those that are gone meanwhile are left out.
+func (f *follower) describeAll(ctx context.Context, domains []*stats) ([]*view, error) {
+	views := make([]*view, len(domains))
+	var group errgroup.Group
+	group.SetLimit(together)
+	for i, s := range domains {
+		group.Go(func() error {
+			facts, err := f.describe(ctx, s.dom)
+			if platform.IsGone(err) {
+				return nil
+			}
+			if facts != nil {
+				facts.sizes = sizes(s)
+			}
+			views[i] = &view{dom: s.dom, state: s.state, reason: s.reason, facts: facts}
+			return err
+		})
+	}
+	err := group.Wait()
+	return slices.DeleteFunc(views, func(v *view) bool { return v == nil }), err
 }
 
 // merge lays an answer over the views. A domain that was looked at since the question was asked is known better.
-func (f *follower) merge(c *cluster, found *answer, described []view, since uint64) {
+func (f *follower) merge(c *cluster, found *answer, described []*view, since uint64) {
 	for _, v := range described {
 		if was := f.views[v.dom.UUID]; was == nil || was.touched <= since {
-			c.saw(f.host, v)
+			c.saw(f.host, *v)
 		}
 	}
 	there := make(map[platform.UUID]bool, len(found.domains))
@@ -203,7 +229,8 @@ func (f *follower) emitSamples(found *answer, at time.Time, steady bool, cpu, me
 	for i := range found.domains {
 		s := &found.domains[i]
 		m := c.vms[s.dom.UUID]
-		if m == nil || m.owner != h || !m.missing.IsZero() || h.views[s.dom.UUID].rank() == rankOff {
+		v := h.views[s.dom.UUID]
+		if m == nil || m.owner != h || v == nil || v.rank() == rankOff {
 			continue
 		}
 		values, l := m.meter.sample(s, run{h.facts.ID, s.dom.ID}, at, steady, h.facts.CoreHertz())

@@ -251,6 +251,9 @@ func (c *Conn) ListAllDomains(ctx context.Context) ([]Domain, error) {
 // minDomain is what a domain takes at least: a name's length, a UUID and an id.
 const minDomain = 24
 
+// maxDomains is how many domains libvirt itself lists at most.
+const maxDomains = 16384
+
 // Stats receives what AllDomainStats reads, in this order: a domain, its parameters, the next domain.
 type Stats interface {
 	Domain(dom Domain)
@@ -266,7 +269,11 @@ func (c *Conn) AllDomainStats(ctx context.Context, to Stats) error {
 	if err != nil {
 		return err
 	}
-	for n := d.count(minDomain + 4); n > 0 && d.err == nil; n-- {
+	n := d.count(minDomain + 4)
+	if n > maxDomains {
+		return c.wrap("ConnectGetAllDomainStats", fmt.Errorf("%d domains on one host", n))
+	}
+	for ; n > 0 && d.err == nil; n-- {
 		dom := d.domain()
 		if d.err == nil {
 			to.Domain(dom)

@@ -74,8 +74,12 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
+// maxName bounds a domain's name. Calls find a domain by its UUID.
+const maxName = 1024
+
 func (d *decoder) domain() Domain {
-	dom := Domain{Name: d.string()}
+	name := d.bytes()
+	dom := Domain{Name: string(name[:min(len(name), maxName)])}
 	copy(dom.UUID[:], d.take(16))
 	dom.ID = d.int32()
 	return dom
