@@ -585,6 +585,10 @@ func TestSubmitRefuses(t *testing.T) {
 				t.Errorf("error %v, want refused: %s", err, tt.says)
 			}
 		}
+		quick := change(func(a *remediation.Action) { a.Kind = remediation.QuickMigration })
+		if _, err := w.engine.Submit(w.Context(), quick, remediation.ByPolicy, ""); !errors.Is(err, remediation.ErrRefused) || !strings.Contains(err.Error(), "only a person does that") {
+			t.Errorf("a quick migration by itself: %v", err)
+		}
 		if all, err := w.store.Actions(w.Context(), remediation.Filter{}); err != nil || len(all) != 1 {
 			t.Errorf("a refused plan left %d actions, %v", len(all)-1, err)
 		}

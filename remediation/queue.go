@@ -97,6 +97,9 @@ func (e *Engine) Approve(ctx context.Context, id, by, why string) (Action, error
 	if by == "" {
 		return Action{}, fmt.Errorf("approve action %s: %w: nobody is named who approves it", id, ErrRefused)
 	}
+	if by == ByPolicy && it.Kind == QuickMigration {
+		return Action{}, fmt.Errorf("approve action %s: %w: only a person takes a VM down", id, ErrRefused)
+	}
 	asked := it.Action
 	asked.By = by
 	if why := e.held(asked); why != "" {
@@ -210,8 +213,10 @@ func (e *Engine) admissible(plan []Action, by string) error {
 func (e *Engine) inadmissible(a Action) string {
 	src := a.VM.Source
 	switch _, acting := e.o.Executors[src]; {
-	case a.Kind != LiveMigration:
+	case a.Kind != LiveMigration && a.Kind != QuickMigration:
 		return fmt.Sprintf("unknown kind of action %q", a.Kind)
+	case a.Kind == QuickMigration && a.By == ByPolicy:
+		return "it would take the VM down, and only a person does that"
 	case a.VM.Kind != inventory.KindVM || a.From.Kind != inventory.KindHost || a.To.Kind != inventory.KindHost:
 		return "it does not name a VM and two hosts"
 	case a.From.Source != src || a.To.Source != src:
