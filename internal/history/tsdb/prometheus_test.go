@@ -15,6 +15,8 @@ import (
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/history/remote"
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/rules"
+	"github.com/protip/protip/rules/packs"
 	"github.com/protip/protip/test/prom"
 )
 
@@ -31,6 +33,8 @@ func TestSameAsPrometheus(t *testing.T) {
 			r.measure(of, inventory.VMNetworkReceive, float64(i*rng.IntN(3)))
 		}
 		r.measure(h1, inventory.HostCPUUsageRatio, math.Sin(float64(i)/100)/2+0.5)
+		r.measure(h1, inventory.HostCPUContention, 0.1)
+		r.measure(h1, inventory.HostMemoryUsageRatio, 0.5+0.45*float64(i/120%2))
 		switch i {
 		case 200:
 			r.apply(inventory.Delta{VMs: []inventory.VM{vm("vm1", "h2")}})
@@ -82,6 +86,39 @@ func TestSameAsPrometheus(t *testing.T) {
 		if a, b := text(v), text(w); nearErr != nil || thereErr != nil || !sameSet(a, b) {
 			t.Errorf("%s at once:\n%s %v\nPrometheus:\n%s %v", expr, cut(a), nearErr, cut(b), thereErr)
 		}
+	}
+	over.Step = time.Minute
+	sameTips(t, r.Store, far, over)
+}
+
+// sameTips replays the shipped packs over both: the same tips at the same times, with the same numbers.
+func sameTips(t *testing.T, near, far history.Querier, over history.Range) {
+	t.Helper()
+	var files []rules.File
+	for _, name := range packs.Names() {
+		f, err := packs.File(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	set, err := rules.Load(files, rules.Options{Config: map[string]map[string]any{"vm-pressure": {"wait": 0.04, "often": 0.3, "busy": 0.2}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(past history.Querier) (out []string) {
+		episodes, err := rules.Replay{Set: set, Past: past, Range: over}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range episodes {
+			out = append(out, fmt.Sprint(e.ActiveAt.Unix(), " ", e.EndedAt.Unix(), " ", e.Tip.Rule, " ", e.Tip.Object, " ", e.Tip.Summary))
+		}
+		return out
+	}
+	a, b := told(near), told(far)
+	if !slices.Equal(a, b) || len(a) < 3 {
+		t.Errorf("tips:\n%s\nof Prometheus:\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
 	}
 }
 
