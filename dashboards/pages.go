@@ -43,8 +43,10 @@ func fleet() Dashboard {
 				stat("Hosts", "Hosts known.", "short", `sum(protip_source_objects{source=~"$source", kind="host"})`),
 				stat("VMs running", "VMs that are powered on.", "short", `sum(virt_vm_powered_on{source=~"$source"})`),
 				stat("Hosts lost", "Hosts that the management server does not reach.", "short", `count(virt_host_connected{source=~"$source"} == 0) or vector(0)`),
-				{Title: "Active tips", About: "Tips that somebody should act on.", Kind: Stat, Unit: "short", Moves: byTip,
-					Targets: []Target{{`sum(protip_tips{state=~"active|in_progress"}) or vector(0)`, ""}}},
+				{
+					Title: "Active tips", About: "Tips that somebody should act on.", Kind: Stat, Unit: "short", Moves: byTip,
+					Targets: []Target{{`sum(protip_tips{state=~"active|in_progress"}) or vector(0)`, ""}},
+				},
 			}},
 			{"Load", []Panel{
 				lines("CPU by source", "CPU used on all hosts, over their capacity.", "percentunit", byLoad,
@@ -83,8 +85,10 @@ func cluster() Dashboard {
 					`sum((virt_vm_vcpus{source="$source"} and on (source, vm_id) virt_vm_powered_on == 1) * on (source, vm_id) group_left () virt_vm_info{source="$source", virt_cluster=~"$virt_cluster"}) / sum(virt_host_cpu_cores{source="$source"}`+inCluster+`)`),
 				stat("Memory promised", "Memory of running VMs, over the hosts'.", "percentunit",
 					`sum((virt_vm_memory_capacity_bytes{source="$source"} and on (source, vm_id) virt_vm_powered_on == 1) * on (source, vm_id) group_left () virt_vm_info{source="$source", virt_cluster=~"$virt_cluster"}) / sum(virt_host_memory_capacity_bytes{source="$source"}`+inCluster+`)`),
-				{Title: "Imbalance", About: "CPU use of the busiest host less that of the idlest.", Kind: Stat, Unit: "percentunit", Moves: byHot,
-					Targets: []Target{{`max(virt_host_cpu_usage_ratio{source="$source"}` + inCluster + `) - min(virt_host_cpu_usage_ratio{source="$source"}` + inCluster + `)`, ""}}},
+				{
+					Title: "Imbalance", About: "CPU use of the busiest host less that of the idlest.", Kind: Stat, Unit: "percentunit", Moves: byHot,
+					Targets: []Target{{`max(virt_host_cpu_usage_ratio{source="$source"}` + inCluster + `) - min(virt_host_cpu_usage_ratio{source="$source"}` + inCluster + `)`, ""}},
+				},
 			}},
 			{"Hosts", []Panel{
 				lines("CPU", "CPU used, over capacity.", "percentunit", byHot, Target{`virt_host_cpu_usage_ratio{source="$source"}` + inCluster, "{{host}}"}),
@@ -144,8 +148,10 @@ func vm() Dashboard {
 				stat("Powered on", "Whether it runs.", "bool", `virt_vm_powered_on{source="$source", vm="$vm"}`),
 				stat("vCPUs", "Virtual CPUs.", "short", `virt_vm_vcpus{source="$source", vm="$vm"}`),
 				stat("Memory", "Memory configured.", "bytes", `virt_vm_memory_capacity_bytes{source="$source", vm="$vm"}`),
-				{Title: "Where it runs", About: "Its host and cluster now.", Kind: Table, Unit: "short", Wide: 12,
-					Targets: []Target{{`virt_vm_info{source="$source", vm="$vm"}`, ""}}, Links: map[string]string{"host": link(hostUID, "source", "host")}},
+				{
+					Title: "Where it runs", About: "Its host and cluster now.", Kind: Table, Unit: "short", Wide: 12,
+					Targets: []Target{{`virt_vm_info{source="$source", vm="$vm"}`, ""}}, Links: map[string]string{"host": link(hostUID, "source", "host")},
+				},
 			}},
 			{"Use", []Panel{
 				lines("CPU", "CPU used.", "hertz", byLoad, Target{`virt_vm_cpu_usage_hertz{source="$source", vm="$vm"}`, "{{vm}}"}),

@@ -56,11 +56,13 @@ func TestWith(t *testing.T) {
 			"{cpu: virt_host_cpu_usage_ratio}", "cpu > 0.8", "",
 			map[string]float64{
 				`virt_host_cpu_usage_ratio{source="vc",host_id="h",replica="a"}`: 0.9, `virt_host_cpu_usage_ratio{source="vc",host_id="h",replica="b"}`: 0.9,
-			}, Undecided, ErrDuplicate,
+			},
+			Undecided, ErrDuplicate,
 		},
 		"an exporter by its own label": {
 			"{cpu: node_load1}", "cpu > 0.8", "join: [{on: host, label: instance, field: name, pattern: '([^.:]*).*'}]\n",
-			map[string]float64{`node_load1{instance="H.example.com:9100"}`: 0.9, `node_load1{instance="other:9100"}`: 3}, True, nil,
+			map[string]float64{`node_load1{instance="H.example.com:9100"}`: 0.9, `node_load1{instance="other:9100"}`: 3},
+			True, nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,10 @@ const maxPoints = 1_000_000
 
 // Memory answers from the given series alone, within the default limits. It is for tests of packs and for what was read from
 // elsewhere. Each series' points are in order of time, and no two series have the same labels.
-func Memory(series ...history.Series) *Engine { return New(newMemory(series), DefaultLimits()) }
+func Memory(series ...history.Series) *Engine { return Limited(DefaultLimits(), series...) }
+
+// Limited is Memory within other limits.
+func Limited(limits Limits, series ...history.Series) *Engine { return New(newMemory(series), limits) }
 
 // ParseSeries reads a series as promtool writes it in tests of rules: its name and labels, and its values from start on, one
 // each interval: "1 2 3", "1+0.5x10", "0x5", "_" for none, "_x5", "stale".
