@@ -275,12 +275,3 @@ func (m Model) Until(threshold float64) Point {
 	}
 	return out
 }
-
-// Plus is the model of the same series with so much more from its end on, or less.
-func (m Model) Plus(more float64) Model {
-	m.fit.coef = append([]float64(nil), m.fit.coef...)
-	m.fit.coef[0] += more
-	m.Level += more
-	m.Busy += more
-	return m
-}

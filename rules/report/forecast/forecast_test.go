@@ -69,9 +69,6 @@ func TestUntil(t *testing.T) {
 	if u := grows.Until(1e6); !math.IsInf(u.Value, 1) || !math.IsInf(u.Low, 1) {
 		t.Errorf("what is beyond the horizon: %+v", u)
 	}
-	if u := grows.Plus(10).Until(90); math.Abs(u.Value-20) > 2 {
-		t.Errorf("10 more of 20 at once: %+v", u)
-	}
 	level, _ := Fit(hours(60*24, func(int) float64 { return 40 }))
 	if u := level.Until(50); !math.IsInf(u.Value, 1) {
 		t.Errorf("no trend: %+v", u)
