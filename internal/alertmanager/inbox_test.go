@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/alertmanager/alert"
 	amconfig "github.com/prometheus/alertmanager/config/common"
 	"github.com/prometheus/alertmanager/notify"
 	"github.com/prometheus/alertmanager/notify/webhook"
 	"github.com/prometheus/alertmanager/template"
-	"github.com/prometheus/alertmanager/types"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	promconfig "github.com/prometheus/common/config"
@@ -87,7 +87,7 @@ func (r *rig) open() {
 }
 
 // notify sends alerts as Alertmanager does.
-func (r *rig) notify(alerts ...*types.Alert) {
+func (r *rig) notify(alerts ...*alert.Alert) {
 	r.Helper()
 	ctx := notify.WithReceiverName(notify.WithGroupLabels(notify.WithGroupKey(context.Background(), "group"), model.LabelSet{}), "protip")
 	if _, err := r.send.Notify(ctx, alerts...); err != nil {
@@ -108,8 +108,8 @@ func (r *rig) metric(name string, want string) {
 	}
 }
 
-func alert(name, instance string, began time.Time, ended ...time.Time) *types.Alert {
-	a := &types.Alert{Alert: model.Alert{
+func firing(name, instance string, began time.Time, ended ...time.Time) *alert.Alert {
+	a := &alert.Alert{Alert: model.Alert{
 		Labels:      model.LabelSet{"alertname": model.LabelValue(name), "instance": model.LabelValue(instance)},
 		Annotations: model.LabelSet{"summary": "it is"}, StartsAt: began,
 	}}
@@ -122,7 +122,7 @@ func alert(name, instance string, began time.Time, ended ...time.Time) *types.Al
 func TestAlertmanagersOwnMessages(t *testing.T) {
 	r := newRig(t)
 	began := r.now.Add(-time.Hour)
-	hot := alert("Hot", "esx07", began)
+	hot := firing("Hot", "esx07", began)
 	for range 1000 {
 		r.notify(hot)
 	}
@@ -135,9 +135,9 @@ func TestAlertmanagersOwnMessages(t *testing.T) {
 		t.Fatalf("after a restart: %+v", got)
 	}
 
-	ours := alert("HostCPUOverload", "esx07", began)
+	ours := firing("HostCPUOverload", "esx07", began)
 	ours.Labels[alertmanager.TipLabel] = "a1b2c3"
-	r.notify(ours, alert("Lost", "", began), alert("Fan", "esx08", began))
+	r.notify(ours, firing("Lost", "", began), firing("Fan", "esx08", began))
 	if got := r.firing(); len(got) != 2 {
 		t.Errorf("one of ours, one of nobody and one more: %+v", got)
 	}
@@ -149,17 +149,17 @@ protip_alerts_firing{object="unknown"} 1
 
 	// It ended and fires again; then the end of the first time is delivered late.
 	again := r.now.Add(-time.Minute)
-	r.notify(alert("Hot", "esx07", began, r.now.Add(-time.Second)))
+	r.notify(firing("Hot", "esx07", began, r.now.Add(-time.Second)))
 	if got := r.firing(); len(got) != 1 {
 		t.Errorf("resolved: %+v", got)
 	}
-	r.notify(alert("Hot", "esx07", again))
-	r.notify(alert("Hot", "esx07", began, r.now.Add(-2*time.Minute)))
+	r.notify(firing("Hot", "esx07", again))
+	r.notify(firing("Hot", "esx07", began, r.now.Add(-2*time.Minute)))
 	if got := r.firing(); len(got) != 2 {
 		t.Errorf("a late end: %+v", got)
 	}
 
-	r.notify(alert("A", "a", began), alert("B", "b", began), alert("C", "c", began), alert("D", "d", began), alert("E", "e", began))
+	r.notify(firing("A", "a", began), firing("B", "b", began), firing("C", "c", began), firing("D", "d", began), firing("E", "e", began))
 	r.metric("protip_alerts_truncated_total", `# HELP protip_alerts_truncated_total Alerts that Alertmanager left out of its messages.
 # TYPE protip_alerts_truncated_total counter
 protip_alerts_truncated_total 2
