@@ -70,13 +70,13 @@ func (r role) power() inventory.Power {
 }
 
 type volume struct {
-	ref, name  string
-	mount      string // path in small letters
-	fault      uint64
-	kind       string
-	total      float64
-	free       float64
-	sized, was bool
+	ref, name string
+	mount     string // path in small letters
+	fault     uint64
+	kind      string
+	total     float64
+	free      float64
+	sized     bool
 }
 
 // Fault states of volumes: nobody has access, or somebody works on it.
@@ -154,10 +154,7 @@ func (c *cycle) clusterState(ctx context.Context) (*failover, error) {
 		return nil, fmt.Errorf("%s is a node of cluster %s and not of %s: give it a source of its own", c.node.addr, next.name, last.name)
 	}
 	if last != nil {
-		next.identity, next.groups, next.vms, next.volumes, next.learnt = last.identity, last.groups, last.vms, slices.Clone(last.volumes), last.learnt
-		for i := range next.volumes {
-			next.volumes[i].was = true
-		}
+		next.identity, next.groups, next.vms, next.volumes, next.learnt = last.identity, last.groups, last.vms, last.volumes, last.learnt
 	}
 	ok, err := c.ask(ctx, qNodes, func(r winrm.Instance) {
 		s := nodeState{name: clean(r.Text("Name"))}
@@ -274,7 +271,7 @@ func (c *cycle) learnVolumes(ctx context.Context, f *failover) error {
 }
 
 // hear takes what the cluster says now.
-func (c *cluster) hear(f *failover, at time.Time) (samples []inventory.SampleSet) {
+func (c *cluster) hear(f *failover, at time.Time) []inventory.SampleSet {
 	last := c.failover
 	c.failover = f
 	for id, r := range f.roles {
@@ -290,10 +287,21 @@ func (c *cluster) hear(f *failover, at time.Time) (samples []inventory.SampleSet
 		}
 	}
 	c.settle(at)
-	for _, v := range f.volumes {
-		if v.sized && !v.was {
+	if last == nil || last.learnt != f.learnt {
+		return c.space()
+	}
+	return nil
+}
+
+// space is what was free on the volumes when that was asked last.
+func (c *cluster) space() (samples []inventory.SampleSet) {
+	if c.failover == nil {
+		return nil
+	}
+	for _, v := range c.failover.volumes {
+		if v.sized {
 			samples = append(samples, inventory.SampleSet{
-				ID: c.id(inventory.KindDatastore, v.ref), At: at.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: v.free}},
+				ID: c.id(inventory.KindDatastore, v.ref), At: c.failover.learnt.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: v.free}},
 			})
 		}
 	}

@@ -215,7 +215,7 @@ func (w *watch) announce() {
 	defer c.mu.Unlock()
 	c.forgetTold()
 	d := c.delta(w.opts.Clock.Now())
-	d.Begin, d.Synced = true, true
+	d.Begin, d.Synced, d.Samples = true, true, c.space()
 	w.listed = true
 	w.emit(d)
 }

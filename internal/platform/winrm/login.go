@@ -17,6 +17,8 @@ const (
 	// defaultPatience is how long a password that nobody has accepted yet is tried at one host only, before others do not
 	// wait for that host any more.
 	defaultPatience = 2 * time.Second
+	// acceptance is how long a password that one host has accepted is tried at the others all at once: later it may have expired.
+	acceptance = 2 * time.Second
 )
 
 // mutual is what a client says that proves itself with its certificate.
@@ -79,6 +81,7 @@ type Logins struct {
 
 	mu       sync.Mutex
 	accepted secret
+	when     time.Time // it was
 	refused  map[secret]time.Time
 	trying   chan struct{} // closed when the lone attempt is over, nil if there is none
 }
@@ -95,9 +98,10 @@ func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err er
 			return nil, fmt.Errorf("the same password was refused less than %s ago: %w", holdOff, ErrCredentials)
 		}
 		l.mu.Lock()
-		if l.accepted == s || l.trying == nil {
+		accepted := l.accepted == s && time.Since(l.when) < acceptance
+		if accepted || l.trying == nil {
 			done := make(chan struct{})
-			if l.accepted != s {
+			if !accepted {
 				l.trying = done
 			}
 			l.mu.Unlock()
@@ -120,7 +124,7 @@ func (l *Logins) leave(s secret, done chan struct{}) func(error) {
 		l.mu.Lock()
 		switch {
 		case err == nil:
-			l.accepted = s
+			l.accepted, l.when = s, time.Now()
 		case isRefusal(err):
 			l.hold(s)
 		}

@@ -2,6 +2,7 @@ package hyperv
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -82,7 +83,18 @@ func (e *endpoint) find(rq *request, name string) (*class, *fault) {
 	if cl == nil || e.shutters()[strings.ToLower(name)] {
 		return nil, wmiFault(wbemInvalidClass, name)
 	}
-	return cl, nil
+	return cl.without(e.shutters()), nil
+}
+
+// without is the class as a host shows it that does not have some properties: neither in a query, nor in a whole instance.
+func (c *class) without(shut map[string]bool) *class {
+	gone := func(property string) bool { return shut[strings.ToLower(c.name+"."+property)] }
+	if len(shut) == 0 || !slices.ContainsFunc(c.order, gone) {
+		return c
+	}
+	less := *c
+	less.order = slices.DeleteFunc(slices.Clone(c.order), gone)
+	return &less
 }
 
 func (e *endpoint) serves(namespace string) bool {
