@@ -97,7 +97,7 @@ func (m *migration) byCluster(ctx context.Context) (func(context.Context) error,
 	}
 	client, flags := m.hosts[m.turn.get()].client, uint32(moveReturnOnError|moveQueue)
 	return func(ctx context.Context) error {
-		_, err := client.Invoke(ctx, roleRef(m.role), "MoveToNewNodeParams", winrm.Params{
+		_, err := winrm.Invoke(ctx, client, roleRef(m.role), "MoveToNewNodeParams", winrm.Params{
 			{Name: "NodeName", Value: target.name}, {Name: "Parameters", Value: parameters(m.action.Kind)}, {Name: "Flags", Value: flags},
 		})
 		return err
@@ -148,7 +148,7 @@ func (m *migration) byHost(ctx context.Context) (func(context.Context) error, er
 		{Name: "MigrationType", Type: "uint16", Values: []string{migrateVM}}, {Name: "TransportType", Type: "uint16", Values: []string{transportTCP}},
 	}}
 	return func(ctx context.Context) error {
-		out, err := source.client.Invoke(ctx, service, "MigrateVirtualSystemToHost", winrm.Params{
+		out, err := winrm.Invoke(ctx, source.client, service, "MigrateVirtualSystemToHost", winrm.Params{
 			{Name: "ComputerSystem", Value: vmRef(m.vm)}, {Name: "DestinationHost", Value: to}, {Name: "MigrationSettingData", Value: settings},
 		})
 		if err != nil {

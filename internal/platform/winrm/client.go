@@ -226,7 +226,8 @@ func (c *Client) Get(ctx context.Context, ref Ref) (Instance, error) {
 // Invoke calls a method of an instance, or of a class if the reference has no selectors. What it returns is the method's
 // output: ReturnValue and the out parameters; a ReturnValue that is not 0 is no error here. It is sent at most once: an
 // error that is ErrNotSent says that the host has seen nothing of it, and after any other the method may have run.
-func (c *Client) Invoke(ctx context.Context, ref Ref, method string, params Params) (Instance, error) {
+// It is no method of Client: a linker may keep all methods of a type, and what only watches must not hold this one.
+func Invoke(ctx context.Context, c *Client, ref Ref, method string, params Params) (Instance, error) {
 	m := message{operation: "Invoke", action: ref.uri() + "/" + method, ref: ref, method: method, params: params, once: true}
 	got, err := c.one(ctx, m)
 	if err != nil {

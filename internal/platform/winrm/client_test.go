@@ -390,7 +390,7 @@ func TestAcceptsAndSaysNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		_, err = c.Invoke(ctx, Ref{Namespace: "root/cimv2", Class: "X"}, "Do", nil)
+		_, err = Invoke(ctx, c, Ref{Namespace: "root/cimv2", Class: "X"}, "Do", nil)
 		cancel()
 		if !IsTimeout(err) || !errors.Is(err, ErrNotSent) {
 			t.Errorf("%s: %v", scheme, err)
@@ -434,15 +434,15 @@ func TestInvokeIsSentOnce(t *testing.T) {
 	})
 	c := w.client(t)
 	names(t, c)
-	_, err := c.Invoke(t.Context(), Ref{Namespace: "root/mscluster", Class: "MSCluster_ResourceGroup"}, "MoveToNewNodeParams", nil)
+	_, err := Invoke(t.Context(), c, Ref{Namespace: "root/mscluster", Class: "MSCluster_ResourceGroup"}, "MoveToNewNodeParams", nil)
 	if err == nil || errors.Is(err, ErrNotSent) || ran.Load() != 1 {
 		t.Errorf("cut off after it ran: %v, ran %d times", err, ran.Load())
 	}
 	w.Close()
-	if _, err = c.Invoke(t.Context(), Ref{Namespace: "root/mscluster", Class: "MSCluster_ResourceGroup"}, "MoveToNewNodeParams", nil); !errors.Is(err, ErrNotSent) || ran.Load() != 1 {
+	if _, err = Invoke(t.Context(), c, Ref{Namespace: "root/mscluster", Class: "MSCluster_ResourceGroup"}, "MoveToNewNodeParams", nil); !errors.Is(err, ErrNotSent) || ran.Load() != 1 {
 		t.Errorf("nobody there: %v, ran %d times", err, ran.Load())
 	}
-	if _, err = c.Invoke(t.Context(), Ref{Namespace: "root/mscluster", Class: "A"}, "Do<", nil); !errors.Is(err, ErrNotSent) {
+	if _, err = Invoke(t.Context(), c, Ref{Namespace: "root/mscluster", Class: "A"}, "Do<", nil); !errors.Is(err, ErrNotSent) {
 		t.Errorf("no method's name: %v", err)
 	}
 }

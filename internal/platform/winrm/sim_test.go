@@ -224,7 +224,7 @@ func TestGetAndInvoke(t *testing.T) {
 	if _, err := client.Ask(t.Context(), ref, "MoveToNewNode", nil); err == nil || c.Requests("", "MoveToNewNode") != 0 {
 		t.Errorf("asked to move: %v", err)
 	}
-	if _, err := client.Invoke(t.Context(), ref, "NoSuchMethod", nil); err == nil || errors.Is(err, winrm.ErrNotSent) {
+	if _, err := winrm.Invoke(t.Context(), client, ref, "NoSuchMethod", nil); err == nil || errors.Is(err, winrm.ErrNotSent) {
 		t.Errorf("a method that is not there: %v", err)
 	}
 }
