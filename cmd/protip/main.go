@@ -39,6 +39,7 @@ func (e usageError) Unwrap() error { return e.error }
 // console is what every command gets.
 type console struct {
 	out, err io.Writer
+	format   string // text or json; of reports also csv and html
 	json     bool
 	log      *promslog.Config
 }
@@ -60,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	})
 	app.Version(version.Print("protip"))
 	app.HelpFlag.Short('h')
-	format := app.Flag("format", "What commands print: text or json.").Default("text").Enum("text", "json")
+	app.Flag("format", "What commands print: text or json; reports also csv or html.").Default("text").EnumVar(&c.format, "text", "json", "csv", "html")
 	promslogflag.AddFlags(app, c.log)
 
 	verbs := map[string]command{}
@@ -69,6 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addAgentCommands(app, verbs)
 	addPack(app, verbs)
 	addReplay(app, verbs)
+	addReport(app, verbs)
 	addTry(app, verbs)
 	addCapture(app, verbs)
 	addDemo(app, verbs)
@@ -84,8 +86,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "protip: %v, try --help\n", err)
 		return exitUsage
+	case name != "report" && (c.format == "csv" || c.format == "html"):
+		fmt.Fprintf(stderr, "protip: only reports are printed as %s, try --help\n", c.format)
+		return exitUsage
 	}
-	c.json = *format == "json"
+	c.json = c.format == "json"
 	err = verbs[name](ctx, c)
 	var wrong usageError
 	switch {
