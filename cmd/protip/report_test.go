@@ -108,3 +108,14 @@ func TestBacktest(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// TestDocumentOfReports holds that every command of the document is one.
+func TestDocumentOfReports(t *testing.T) {
+	for _, b := range blocks(t, "reports.md") {
+		if b.language == "sh" {
+			for _, words := range commands(b.text) {
+				exists(t, words)
+			}
+		}
+	}
+}
