@@ -70,6 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addAgentCommands(app, verbs)
 	addPack(app, verbs)
 	addReplay(app, verbs)
+	addSimulate(app, verbs)
 	addReport(app, verbs)
 	addTry(app, verbs)
 	addCapture(app, verbs)

@@ -1,0 +1,114 @@
+package placement
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// How demand is followed. They are the same for every fleet; what they say of a VM comes from its own samples.
+const (
+	// levelHalfLife, in seconds: half of a level is an hour old. Shorter chases noise, longer misses that a job began.
+	levelHalfLife = 3600
+	// varianceHalfLife, in seconds: how restless a VM is shows over its day.
+	varianceHalfLife = 24 * 3600
+	// priorSamples is how many of a VM's own samples weigh as much as what is assumed of a VM that nothing is known of.
+	priorSamples = 12
+)
+
+// Estimate is what a VM will probably need of a host.
+type Estimate struct {
+	Now Use // its last sample
+	// CPUHertz is the level about which its CPU demand varies, and CPUVariance how much, in hertz squared.
+	CPUHertz    float64
+	CPUVariance float64
+}
+
+// Followed is the demand of every VM as its samples told it, one after the other. The zero Followed has seen none.
+type Followed struct {
+	at  float64
+	vms map[inventory.ID]followed
+}
+
+type followed struct {
+	level, variance, samples float64
+}
+
+// Next adds a sample of each VM, taken at that many seconds on any clock that the caller keeps to, and returns what each will
+// probably need. A VM that the demand does not know is forgotten. The receiver stays as it is. Sizes are what a VM could use at
+// most, in hertz; if they are known of all, a VM first seen is compared with the others by its share of that.
+//
+//	level    = an exponential average of half-life 1 h; of a VM first seen, halfway between its sample and the fleet's mean
+//	variance = one of half-life 24 h of the squared distance from the level before the sample; of a VM first seen, the variance
+//	           of demand between the VMs of the fleet, which weighs as much as 12 samples
+func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Followed, map[inventory.ID]Estimate) {
+	elapsed := max(0, at-f.at)
+	quick, slow := 1-math.Exp2(-elapsed/levelHalfLife), 1-math.Exp2(-elapsed/varianceHalfLife)
+	if !d.sized(sizes) {
+		sizes = nil
+	}
+	mean, spread := d.moments(sizes)
+	next := Followed{at, make(map[inventory.ID]followed, len(d.VMs))}
+	out := make(map[inventory.ID]Estimate, len(d.VMs))
+	for id, use := range d.VMs {
+		if !use.valid() {
+			continue
+		}
+		v, known := f.vms[id]
+		if known {
+			off := use.CPUHertz - v.level
+			v.samples++
+			v.level += quick * off
+			v.variance += max(slow, 1/(v.samples+priorSamples)) * (off*off - v.variance)
+		} else {
+			size := sizeOf(sizes, id)
+			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: spread * size * size}
+		}
+		next.vms[id] = v
+		out[id] = Estimate{Now: use, CPUHertz: v.level, CPUVariance: v.variance}
+	}
+	return next, out
+}
+
+func (d Demand) sized(sizes map[inventory.ID]float64) bool {
+	for id := range d.VMs {
+		if size := sizes[id]; !(size > 0) || !amount(size) {
+			return false
+		}
+	}
+	return true
+}
+
+// sizeOf is what a demand is divided by.
+func sizeOf(sizes map[inventory.ID]float64, id inventory.ID) float64 {
+	if sizes == nil {
+		return 1
+	}
+	return sizes[id]
+}
+
+// moments are the mean and the variance of CPU demand, over its VM's size, of the fleet. The order is fixed, for floating point's sake.
+func (d Demand) moments(sizes map[inventory.ID]float64) (mean, variance float64) {
+	n, sum, squares := 0.0, 0.0, 0.0
+	for _, id := range slices.SortedFunc(maps.Keys(d.VMs), func(a, b inventory.ID) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Ref, b.Ref))
+	}) {
+		if use := d.VMs[id]; use.valid() {
+			n++
+			share := use.CPUHertz / sizeOf(sizes, id)
+			sum += share
+			squares += share * share
+		}
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	mean = sum / n
+	return mean, max(0, squares/n-mean*mean)
+}
+
+// valid refuses what no follower can mean.
+func (e Estimate) valid() bool { return e.Now.valid() && amount(e.CPUHertz) && amount(e.CPUVariance) }

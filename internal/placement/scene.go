@@ -1,0 +1,179 @@
+package placement
+
+import (
+	"math"
+	"slices"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// scene is the fleet as a plan works on it: numbers by index, and the ledger behind them for the rules.
+type scene struct {
+	*ledger
+	policy Policy
+	want   Rebalance
+	hosts  []stage
+	vms    []actor
+	at     map[inventory.ID]int // hosts by ID
+	steps  []step
+	past   Past
+	barred map[[2]int]bool // VM and host, by a rule
+	known  map[int]*candidate
+}
+
+// stage is a host and the sums over its VMs, those on their way to it included.
+type stage struct {
+	*book
+	cluster         inventory.ID
+	capacity        Use // without what is kept for the host itself
+	core            float64
+	watts           float64 // per hertz, at its peak; 0 if not known
+	level, variance float64
+	now             Use
+	vms             []int
+	shut            bool // takes nothing
+}
+
+// actor is a VM that runs on a host whose load is known.
+type actor struct {
+	Estimate
+	id    inventory.ID
+	name  string
+	vcpus float64
+	host  int
+	fixed string // why it may not be moved, empty if it may
+	moved bool   // by this plan
+}
+
+// step is a move by index.
+type step struct {
+	vm, from, to int
+	code         string
+	gain         float64 // hertz of demand that would not be served without it
+}
+
+func stageOf(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Policy) *scene {
+	d := Demand{VMs: make(map[inventory.ID]Use, len(e))}
+	for id, v := range e {
+		if v.valid() {
+			d.VMs[id] = v.Now
+		}
+	}
+	p.Ceiling = math.MaxFloat64 // room is the plan's own question; of the ratings it asks for rules
+	p.HostReserve = HostReserve{}
+	c := &scene{
+		ledger: newLedger(s, d), policy: p, want: r, at: map[inventory.ID]int{},
+		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},
+	}
+	for h := range s.Hosts() {
+		c.addHost(h, e)
+	}
+	for host, vms := range p.Incoming { // where they still are, they do not stay to be moved again
+		for _, id := range vms {
+			for i := range c.vms {
+				if c.vms[i].id == id && c.hosts[c.vms[i].host].host.ID != host {
+					c.vms[i].fixed = "it is being moved"
+				}
+			}
+		}
+	}
+	return c
+}
+
+func (c *scene) addHost(h inventory.HostView, e map[inventory.ID]Estimate) {
+	b := c.of(h, c.policy.Incoming[h.ID])
+	st := stage{book: b, cluster: h.Cluster, core: h.CoreHertz(), capacity: c.want.reserve.capacity(h.Host)}
+	if watts := c.want.PeakWatts[h.ID]; amount(watts) && h.CPUHertz > 0 {
+		st.watts = watts / h.CPUHertz
+	}
+	st.shut = b.stale != "" || !b.sized() || b.unknown != "" || h.Maintenance || h.Connection != inventory.Connected ||
+		h.Power != inventory.PowerOn || c.policy.Restricted[h.ID] != "" || slices.Contains(c.want.Evacuate, h.ID)
+	st.level, st.now = b.load.CPUHertz, b.load
+	at := len(c.hosts)
+	c.at[h.ID] = at
+	for _, vm := range c.snap.VMsOn(h.ID) {
+		est, ok := e[vm.ID]
+		if !runs(vm.VM) || !ok || !est.valid() {
+			continue
+		}
+		a := actor{Estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, fixed: c.policy.Frozen[vm.ID]}
+		st.vms = append(st.vms, len(c.vms))
+		st.level += a.level(&st) - est.Now.CPUHertz
+		st.now.CPUHertz += a.now(&st) - est.Now.CPUHertz
+		st.variance += est.CPUVariance
+		c.vms = append(c.vms, a)
+	}
+	for _, id := range c.policy.Incoming[h.ID] {
+		if est, ok := e[id]; ok && est.valid() && !slices.ContainsFunc(st.vms, func(v int) bool { return c.vms[v].id == id }) {
+			st.level += est.CPUHertz - est.Now.CPUHertz
+			st.variance += est.CPUVariance
+		}
+	}
+	c.hosts = append(c.hosts, st)
+}
+
+// now is what the VM takes of the host: no more than its vCPUs can have there.
+func (a *actor) now(h *stage) float64 { return a.on(h, a.Now.CPUHertz) }
+
+func (a *actor) level(h *stage) float64 { return a.on(h, a.CPUHertz) }
+
+func (a *actor) on(h *stage, hertz float64) float64 {
+	if h.core > 0 && a.vcpus > 0 {
+		return min(hertz, a.vcpus*h.core)
+	}
+	return hertz
+}
+
+func (h *stage) add(a *actor, sign float64) {
+	h.level += sign * a.level(h)
+	h.variance = max(0, h.variance+sign*a.CPUVariance)
+	h.now.CPUHertz += sign * a.now(h)
+	h.now.MemoryBytes += sign * a.Now.MemoryBytes
+}
+
+// shift moves a VM in the scene, and says nothing of it yet.
+func (c *scene) shift(v, to int) {
+	a := &c.vms[v]
+	from := &c.hosts[a.host]
+	from.vms = slices.DeleteFunc(from.vms, func(x int) bool { return x == v })
+	from.add(a, -1)
+	c.leave(from.book, a.id)
+	a.host = to
+	c.hosts[to].vms = append(c.hosts[to].vms, v)
+	c.hosts[to].add(a, 1)
+	c.arrive(c.hosts[to].book, a.id)
+}
+
+// move is a shift that is part of the plan.
+func (c *scene) move(v, to int, code string, gain float64) {
+	from := c.vms[v].host
+	c.shift(v, to)
+	c.note(v, from, to, code, gain)
+}
+
+func (c *scene) note(v, from, to int, code string, gain float64) {
+	c.vms[v].moved = true
+	c.past.Left[c.vms[v].id] = Departure{c.hosts[from].host.ID, c.want.Now}
+	c.steps = append(c.steps, step{v, from, to, code, gain})
+}
+
+// stays reports whether the VM is not to be moved, or not again.
+func (c *scene) stays(v int) bool { return c.vms[v].moved || c.vms[v].fixed != "" }
+
+// may asks the rules, once per VM and host: what is barred now stays so for this plan.
+func (c *scene) may(v, to int) bool {
+	if c.barred[[2]int{v, to}] {
+		return false
+	}
+	k, ok := c.known[v]
+	if !ok {
+		k, _ = c.candidate(VMSpec{ID: c.vms[v].id}, c.policy)
+		c.known[v] = k
+	}
+	rating := c.rateHost(k, c.hosts[to].book, c.policy)
+	_, barred := rating.Barred()
+	if barred {
+		c.barred[[2]int{v, to}] = true
+	}
+	return !barred
+}
