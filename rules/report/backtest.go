@@ -165,25 +165,14 @@ func counted(ctx context.Context, s forecast.Series, rng *rand.Rand) ([]float64,
 		total += max(s.Values[i/parts], 0) * 3600 / parts
 		c.Points = append(c.Points, history.Point{T: first.Add(time.Duration(i+1) * time.Hour / parts).UnixMilli(), V: total})
 	}
-	m, err := promql.Memory(c).QueryRange(ctx, "rate(c_total[1h1s])", history.Range{Start: s.Start, End: s.Start.Add(time.Duration(len(s.Values)-1) * time.Hour), Step: time.Hour})
+	r := history.Range{Start: s.Start, End: s.Start.Add(time.Duration(len(s.Values)-1) * time.Hour), Step: time.Hour}
+	m, err := promql.Memory(c).QueryRange(ctx, "rate(c_total[1h1s])", r)
 	if err != nil {
 		return nil, err
 	}
-	return grid(m[0].Points, history.Range{Start: s.Start, End: s.Start.Add(time.Duration(len(s.Values)-1) * time.Hour), Step: time.Hour}), nil
-}
-
-// grid are a series' points by step, NaN where there is none.
-func grid(points []history.Point, r history.Range) []float64 {
-	out := make([]float64, int(r.End.Sub(r.Start)/r.Step)+1)
-	for i := range out {
-		out[i] = math.NaN()
-	}
-	for _, p := range points {
-		if i := (p.T - r.Start.UnixMilli()) / r.Step.Milliseconds(); i >= 0 && i < int64(len(out)) {
-			out[i] = p.V
-		}
-	}
-	return out
+	out := absent(len(s.Values))
+	onto(out, m[0].Points, r)
+	return out, nil
 }
 
 // score forecasts all trials, and does what one would do without a forecast beside it.

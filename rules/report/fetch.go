@@ -47,11 +47,7 @@ func (f *fetcher) ask(ctx context.Context, expr string) ([]row, error) {
 			if rows[key] == nil {
 				rows[key] = &row{s.Labels, absent(n)}
 			}
-			for i, v := range grid(s.Points, f.r) {
-				if !math.IsNaN(v) {
-					rows[key].values[i] = v
-				}
-			}
+			onto(rows[key].values, s.Points, f.r)
 		}
 		from, part = to, min(max(maxPoints/(len(m)+1), 1), 2000)
 		if f.progress != nil {
@@ -69,6 +65,15 @@ func (f *fetcher) ask(ctx context.Context, expr string) ([]row, error) {
 		out = append(out, *rows[key])
 	}
 	return out, nil
+}
+
+// onto writes points where they belong in a range's steps.
+func onto(values []float64, points []history.Point, r history.Range) {
+	for _, p := range points {
+		if i := (p.T - r.Start.UnixMilli()) / r.Step.Milliseconds(); i >= 0 && i < int64(len(values)) {
+			values[i] = p.V
+		}
+	}
 }
 
 func absent(n int) []float64 {

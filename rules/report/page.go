@@ -57,7 +57,8 @@ const (
 	left, right, top, foot = 70.0, 60.0, 8.0, 20.0
 	plotWidth, plotHeight  = width - left - right, height - top - foot
 
-	maxDrawn = 500 // points of a line
+	maxDrawn      = 500 // points of a line
+	levels, times = 4, 4
 )
 
 // drawing is a chart in the units of its picture.
@@ -103,11 +104,11 @@ func (c Chart) draw() (drawing, bool) {
 	}
 	used := highest
 	for _, m := range c.Marks {
-		if m.Value <= 2*used { // what is far above would press the line flat
+		if m.Value <= 5*used { // what is far above would press the line flat
 			highest = max(highest, m.Value)
 		}
 	}
-	highest *= 1.05
+	highest = levels * round(highest/levels, c.Unit)
 	drawn := (n + per - 1) / per
 	x := func(i int) float64 { return left + plotWidth*float64(i)/float64(max(drawn-1, 1)) }
 	y := func(v float64) float64 {
@@ -120,8 +121,8 @@ func (c Chart) draw() (drawing, bool) {
 		}
 		d.Paths = append(d.Paths, path{trace(l.Values, x, y), class, l.Name})
 	}
-	for i := range 5 {
-		v := highest * float64(i) / 4
+	for i := range levels + 1 {
+		v := highest * float64(i) / levels
 		d.Levels = append(d.Levels, label{X: left, Y: y(v), ToX: left + plotWidth, Text: quantity(v, c.Unit)})
 	}
 	for _, m := range c.Marks {
@@ -129,8 +130,8 @@ func (c Chart) draw() (drawing, bool) {
 			d.Marks = append(d.Marks, label{X: left, Y: y(m.Value), ToX: left + plotWidth, Text: clean(m.Name)})
 		}
 	}
-	for i := range 5 {
-		at := i * (drawn - 1) / 4
+	for i := range times + 1 {
+		at := i * (drawn - 1) / times
 		when := c.Start.Add(c.Step * time.Duration(at*per)).UTC()
 		form := "Jan 2"
 		if c.Step*time.Duration(n) <= 2*24*time.Hour {
@@ -139,6 +140,21 @@ func (c Chart) draw() (drawing, bool) {
 		d.Times = append(d.Times, label{X: x(at), Y: height - 4, Text: when.Format(form)})
 	}
 	return d, true
+}
+
+// round is the next number that people count by: 1, 1.5, 2, 2.5, 3, 4, 5, 6 or 8, and so many zeros.
+func round(v float64, u Unit) float64 {
+	unit := 1.0
+	for u == Bytes && v >= 1024*unit {
+		unit *= 1024
+	}
+	zeros := math.Pow(10, math.Floor(math.Log10(v/unit)))
+	for _, n := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
+		if n*zeros*unit >= v {
+			return n * zeros * unit
+		}
+	}
+	return 10 * zeros * unit
 }
 
 // thin are means of so many values each.

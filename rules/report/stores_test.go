@@ -81,7 +81,9 @@ func TestSameOverPrometheus(t *testing.T) {
 // live lives through some days in cycles of five minutes, with a history.
 func live(t *testing.T, kept *tsdb.Store, days int) {
 	t.Helper()
-	id := func(kind inventory.Kind, ref string) inventory.ID { return inventory.ID{Source: "vc", Kind: kind, Ref: ref} }
+	id := func(kind inventory.Kind, ref string) inventory.ID {
+		return inventory.ID{Source: "vc", Kind: kind, Ref: ref}
+	}
 	cluster := inventory.Cluster{ID: id(inventory.KindCluster, "c"), Name: "prod"}
 	fleet := inventory.NewFleet(inventory.Source{Name: "vc", Platform: "vsphere", Interval: 5 * time.Minute})
 	for i := range days * 288 {
