@@ -25,7 +25,8 @@ type cluster struct {
 	failover *failover
 	began    time.Time // this Watch
 	heard    time.Time // when the cluster was asked, or is being asked
-	moves    bool      // some VM was said to be able to move
+	due      [clusterFactCount]clusterDue
+	moves    bool // some VM was said to be able to move
 	vms      map[string]*vm
 	dirty    map[string]bool
 	told     map[inventory.ID]any

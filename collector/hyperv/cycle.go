@@ -74,6 +74,9 @@ func (c *cycle) run(ctx context.Context) error {
 		}
 	}
 	if !first {
+		if err := c.learnCluster(ctx); err != nil {
+			return err
+		}
 		if err := c.learn(ctx, false); err != nil {
 			return err
 		}

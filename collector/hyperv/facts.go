@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/platform/winrm"
@@ -200,6 +201,9 @@ func (n *node) takeExchange(rows []winrm.Instance) {
 	}
 }
 
+// askAgain is when a VM is asked about again whose answer is known.
+const askAgain = 30 * time.Minute
+
 // migratable asks of a few VMs of a cluster whether they could move to another node now, as far as there is room for messages. It
 // changes nothing: Check methods only tell.
 //
@@ -212,6 +216,9 @@ func (c *cycle) migratable(ctx context.Context) error {
 		id := ids[n.checked%len(ids)]
 		n.checked++
 		d := n.detail(id)
+		if c.at.Sub(d.asked) < askAgain && d.refusals != 1 {
+			continue
+		}
 		target := c.cluster.target(n, id, d.refusals)
 		if target == "" {
 			continue
@@ -223,6 +230,7 @@ func (c *cycle) migratable(ctx context.Context) error {
 		vm := winrm.Ref{Namespace: virtualization, Class: "Msvm_ComputerSystem", Selectors: map[string]string{
 			"CreationClassName": "Msvm_ComputerSystem", "Name": strings.ToUpper(id),
 		}}
+		d.asked = c.at
 		out, err := n.client.Ask(ctx, service, "CheckVirtualSystemIsMigratableToHost", winrm.Params{{Name: "ComputerSystem", Value: vm}, {Name: "DestinationHost", Value: target}})
 		if err != nil {
 			if ofClass(err) {

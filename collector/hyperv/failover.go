@@ -25,7 +25,8 @@ type failover struct {
 	vms      map[string]string    // GUID by the group's name in small letters
 	roles    map[string]role      // by GUID
 	volumes  []volume
-	learnt   time.Time // when what is asked seldom was asked
+	owned    []role    // as the cluster tells them, without their GUIDs
+	looked   time.Time // when the volumes were asked for
 }
 
 type nodeState struct {
@@ -154,7 +155,7 @@ func (c *cycle) clusterState(ctx context.Context) (*failover, error) {
 		return nil, fmt.Errorf("%s is a node of cluster %s and not of %s: give it a source of its own", c.node.addr, next.name, last.name)
 	}
 	if last != nil {
-		next.identity, next.groups, next.vms, next.volumes, next.learnt = last.identity, last.groups, last.vms, last.volumes, last.learnt
+		next.identity, next.groups, next.vms, next.volumes, next.looked = last.identity, last.groups, last.vms, last.volumes, last.looked
 	}
 	ok, err := c.ask(ctx, qNodes, func(r winrm.Instance) {
 		s := nodeState{name: clean(r.Text("Name"))}
@@ -167,31 +168,121 @@ func (c *cycle) clusterState(ctx context.Context) (*failover, error) {
 	if !ok {
 		return nil, err
 	}
-	var owned []role
 	if ok, err = c.ask(ctx, qOwners, func(r winrm.Instance) {
 		o := role{name: clean(r.Text("Name")), owner: clean(r.Text("OwnerNode"))}
 		o.state, _ = r.Uint("State")
-		owned = append(owned, o)
+		next.owned = append(next.owned, o)
 	}); !ok {
 		return nil, err
 	}
-	unknown := func(r role) bool { return next.vms[strings.ToLower(r.name)] == "" }
-	due := c.at.Sub(next.learnt) >= inventory.SlowInterval
-	if due || slices.ContainsFunc(owned, unknown) && c.at.Sub(next.learnt) >= c.opts.Interval/2 {
-		if err := c.learnCluster(ctx, next, due); err != nil {
-			return nil, err
+	if last == nil {
+		for i := range clusterFacts {
+			if err := c.learnOne(ctx, i, next); err != nil {
+				return nil, err
+			}
 		}
 	}
-	for _, r := range owned {
-		if id := next.vms[strings.ToLower(r.name)]; id != "" && r.owner != "" {
-			next.roles[id] = r
-		}
+	if unknown := next.assign(); unknown {
+		c.cluster.hurry()
 	}
 	return next, nil
 }
 
-// learnCluster asks for what changes seldom. Of what cannot be had, what is known stays.
-func (c *cycle) learnCluster(ctx context.Context, f *failover, all bool) error {
+// assign says of each VM which role it is, and whether there is a role of which that is not known.
+func (f *failover) assign() (unknown bool) {
+	f.roles = make(map[string]role, len(f.owned))
+	for _, r := range f.owned {
+		id := f.vms[strings.ToLower(r.name)]
+		unknown = unknown || id == ""
+		if id != "" && r.owner != "" {
+			f.roles[id] = r
+		}
+	}
+	return unknown
+}
+
+// clusterFacts are what changes seldom in a cluster. Any of its nodes is asked when one is due, and has room for the messages it took
+// the last time.
+var clusterFacts = [clusterFactCount]func(*cycle, context.Context, *failover) error{(*cycle).learnRoles, (*cycle).learnGroups, (*cycle).learnVolumes}
+
+const clusterFactCount = 3
+
+// clusterDue is when a fact is due, and how many messages it took.
+type clusterDue struct {
+	next time.Time
+	cost int
+}
+
+// hurry makes the roles be due: there is a new one. While a role stays unknown they are due in each interval.
+func (c *cluster) hurry() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due[0].next = time.Time{}
+}
+
+// claimFact is a fact that is due and fits, -1 if there is none. Nobody else asks for it then.
+func (c *cluster) claimFact(now time.Time, left int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.due {
+		d := &c.due[i]
+		overdue := !d.next.IsZero() && now.Sub(d.next) > inventory.SlowInterval
+		if c.failover != nil && !d.next.After(now) && left > 0 && (max(d.cost, 1) <= left || overdue) {
+			d.next = now.Add(inventory.SlowInterval)
+			return i
+		}
+	}
+	return -1
+}
+
+// learnCluster asks for the cluster's facts that are due, as far as there is room.
+func (c *cycle) learnCluster(ctx context.Context) error {
+	for c.node.member != nil {
+		i := c.cluster.claimFact(c.at, c.left())
+		if i < 0 {
+			return nil
+		}
+		var found failover
+		if err := c.learnOne(ctx, i, &found); err != nil {
+			return err
+		}
+		c.change(func(cl *cluster) []inventory.SampleSet {
+			next := *cl.failover
+			next.merge(&found)
+			next.assign()
+			return cl.hear(&next, c.at)
+		})
+	}
+	return nil
+}
+
+// learnOne asks for one fact. If the host fails the next one is asked.
+func (c *cycle) learnOne(ctx context.Context, i int, f *failover) error {
+	before := c.left()
+	err := clusterFacts[i](c, ctx, f)
+	c.cluster.mu.Lock()
+	defer c.cluster.mu.Unlock()
+	c.cluster.due[i] = clusterDue{c.at.Add(inventory.SlowInterval), before - c.left()}
+	if err != nil {
+		c.cluster.due[i].next = c.at
+	}
+	return err
+}
+
+// merge takes what was found. Of what could not be had, what is known stays.
+func (f *failover) merge(found *failover) {
+	if found.vms != nil {
+		f.vms = found.vms
+	}
+	if found.groups != nil {
+		f.groups, f.identity = found.groups, found.identity
+	}
+	if !found.looked.IsZero() {
+		f.volumes, f.looked = found.volumes, found.looked
+	}
+}
+
+func (c *cycle) learnRoles(ctx context.Context, f *failover) error {
 	vms := map[string]string{}
 	ok, err := c.ask(ctx, qRoles, func(r winrm.Instance) {
 		v, _ := r.Get("PrivateProperties")
@@ -202,14 +293,15 @@ func (c *cycle) learnCluster(ctx context.Context, f *failover, all bool) error {
 			vms[name] = id
 		}
 	})
-	if err != nil {
-		return err
-	}
 	if ok {
 		f.vms = vms
 	}
+	return err
+}
+
+func (c *cycle) learnGroups(ctx context.Context, f *failover) error {
 	groups := map[string]group{}
-	if ok, err = c.ask(ctx, qGroups, func(r winrm.Instance) {
+	ok, err := c.ask(ctx, qGroups, func(r winrm.Instance) {
 		var g group
 		g.priority, g.prioritized = r.Uint("Priority")
 		v, _ := r.Get("AntiAffinityClassNames")
@@ -222,20 +314,11 @@ func (c *cycle) learnCluster(ctx context.Context, f *failover, all bool) error {
 		if kind, _ := r.Uint("GroupType"); kind == 1 {
 			f.identity = guid(r.Text("Id")) // every cluster has one group that is the cluster itself
 		}
-	}); err != nil {
-		return err
-	}
+	})
 	if ok {
 		f.groups = groups
 	}
-	if !all {
-		return nil
-	}
-	if err := c.learnVolumes(ctx, f); err != nil {
-		return err
-	}
-	f.learnt = c.at
-	return nil
+	return err
 }
 
 func (c *cycle) learnVolumes(ctx context.Context, f *failover) error {
@@ -247,7 +330,7 @@ func (c *cycle) learnVolumes(ctx context.Context, f *failover) error {
 	if err != nil {
 		return err
 	}
-	f.volumes = nil
+	f.volumes, f.looked = nil, c.at
 	for _, r := range rows {
 		mount := clean(r.Text("Name"))
 		name := mount[strings.LastIndexAny(mount, `\/`)+1:]
@@ -287,7 +370,7 @@ func (c *cluster) hear(f *failover, at time.Time) []inventory.SampleSet {
 		}
 	}
 	c.settle(at)
-	if last == nil || last.learnt != f.learnt {
+	if last == nil || last.looked != f.looked {
 		return c.space()
 	}
 	return nil
@@ -301,7 +384,7 @@ func (c *cluster) space() (samples []inventory.SampleSet) {
 	for _, v := range c.failover.volumes {
 		if v.sized {
 			samples = append(samples, inventory.SampleSet{
-				ID: c.id(inventory.KindDatastore, v.ref), At: c.failover.learnt.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: v.free}},
+				ID: c.id(inventory.KindDatastore, v.ref), At: c.failover.looked.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: v.free}},
 			})
 		}
 	}

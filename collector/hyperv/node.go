@@ -98,8 +98,9 @@ type detail struct {
 	macs             []string
 	volumes          []string // paths of its disks
 	hostname, ip, os string
-	notLive          string // why it could not be moved, as the last check said
-	refusals         int    // checks in a row that said so
+	notLive          string    // why it could not be moved, as the last check said
+	asked            time.Time // whether it could be moved
+	refusals         int       // checks in a row that said so
 }
 
 // fact is a query that is asked every five minutes.
