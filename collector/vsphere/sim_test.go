@@ -410,15 +410,22 @@ func TestNetworkTotalsMissNothing(t *testing.T) {
 	clk := clock.New(speed)
 	vc := startVCenter(t, sim.Config{Clock: clk, Clusters: sim.Uniform(2, 4)})
 	a := supervise(t, clk, map[string]platform.Options{"vc": sessionOf(vc)})
-	total := func() (sum float64, at int64) {
+	// total is the sum at a time, once all VMs are sampled at the same one.
+	total := func() (sum float64, at int64, same bool) {
+		same = true
 		for v := range a.fleet.Snapshot().VMs() {
 			s := v.Samples.Of(inventory.VMNetworkReceive)
+			same = same && s.OK() && (at == 0 || at == s.At)
 			sum, at = sum+s.Value, s.At
 		}
-		return sum, at
+		return sum, at, same
 	}
-	a.eventually(10*time.Second, "network totals", func() bool { return a.fresh("vc", inventory.VMNetworkReceive) == 4 })
-	sum, at := total()
+	var sum float64
+	var at int64
+	a.eventually(10*time.Second, "network totals", func() (same bool) {
+		sum, at, same = total()
+		return same && a.fresh("vc", inventory.VMNetworkReceive) == 4
+	})
 
 	// Three intervals without an answer, and a restart of the vCenter.
 	lift := vc.Inject(sim.Fault{Method: "QueryPerf", Fault: &types.SystemError{}})
@@ -429,11 +436,12 @@ func TestNetworkTotalsMissNothing(t *testing.T) {
 	if err := vc.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	a.eventually(20*time.Second, "network totals again", func() bool {
-		_, now := total()
-		return a.up("vc") && now > at+int64(6*interval/time.Millisecond)
+	var after float64
+	var then int64
+	a.eventually(20*time.Second, "network totals again", func() (same bool) {
+		after, then, same = total()
+		return same && a.up("vc") && then > at+int64(6*interval/time.Millisecond)
 	})
-	after, then := total()
 	seconds := float64(then-at) / 1000
 	if rate := (after - sum) / 4 / seconds; rate < 100<<10*0.97 || rate > 100<<10*1.03 {
 		t.Errorf("%v bytes a second over %v s with gaps, want %v", rate, seconds, 100<<10)
