@@ -156,6 +156,8 @@ func Check(ctx context.Context, cfg *config.Config, src config.Source) (collecto
 		return checkVSphere(ctx, src)
 	case config.Libvirt:
 		return checkLibvirt(ctx, src)
+	case config.HyperV, config.VirtualServer:
+		return checkWindows(ctx, cfg, src)
 	}
 	return collector.Report{}, fmt.Errorf("source %q: unknown type %q", src.Name, src.Type)
 }
