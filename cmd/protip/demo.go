@@ -19,6 +19,7 @@ import (
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/sim"
+	"github.com/protip/protip/internal/sim/hyperv"
 	"github.com/protip/protip/rules"
 	"github.com/protip/protip/rules/packs"
 )
@@ -35,7 +36,7 @@ type demoFlags struct {
 }
 
 func addDemo(kp *kingpin.Application, verbs map[string]command) {
-	cmd := kp.Command("demo", "Watch protip relieve a hot host: two simulated vCenters and a real agent, on this machine alone.")
+	cmd := kp.Command("demo", "Watch protip relieve a hot host: two simulated vCenters, a Hyper-V cluster and a real agent, on this machine alone.")
 	var f demoFlags
 	cmd.Flag("trace", "Drive the VMs with the CPU load in this file: gzipped CSV, a column for each VM, a row for each 5 minutes, in percent.").StringVar(&f.trace)
 	cmd.Flag("seed", "Another seed, another fleet.").Default("1").Uint64Var(&f.seed)
@@ -63,6 +64,11 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 		return usageError{err}
 	}
 	defer fleet.Close()
+	cluster, err := hyperv.NewDemo(hyperv.DemoConfig{Seed: f.seed, Clock: clk, After: hyperVAfter})
+	if err != nil {
+		return err
+	}
+	defer cluster.Close()
 	dir, err := os.MkdirTemp("", "protip-demo-")
 	if err != nil {
 		return err
@@ -72,7 +78,7 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 	if err != nil {
 		return err
 	}
-	files, err := writeDemoFiles(dir, fleet, pack, f.remediation)
+	files, err := writeDemoFiles(dir, fleet, cluster.Cluster, pack, f.remediation)
 	if err != nil {
 		return err
 	}
@@ -87,9 +93,12 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	opening(c, f, fleet, listener.Addr().(*net.TCPAddr), files.token)
+	opening(c, f, fleet, cluster.Cluster, listener.Addr().(*net.TCPAddr), files.token)
 	return story.run(ctx, a, listener)
 }
+
+// hyperVAfter is when the Hyper-V cluster becomes hot, in real time: one story begins after the other.
+const hyperVAfter = 15 * time.Second
 
 // demoLog is quiet unless more was asked for: the narrator says what happens.
 func demoLog(c *console) *slog.Logger {
@@ -112,10 +121,13 @@ func hostPressure() (*rules.Pack, error) {
 	return set.Packs()[0], nil
 }
 
+// demoHyperV is the Hyper-V cluster's name, and its source's.
+const demoHyperV = "hv-prod-01"
+
 // demoFiles are the paths of what an operator would have written.
 type demoFiles struct{ config, token string }
 
-func writeDemoFiles(dir string, fleet *sim.Demo, pack *rules.Pack, mode string) (files demoFiles, err error) {
+func writeDemoFiles(dir string, fleet *sim.Demo, hv *hyperv.Cluster, pack *rules.Pack, mode string) (files demoFiles, err error) {
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		err = errors.Join(err, os.WriteFile(path, []byte(text), 0o600))
@@ -123,6 +135,13 @@ func writeDemoFiles(dir string, fleet *sim.Demo, pack *rules.Pack, mode string) 
 	}
 	type object = map[string]any
 	var sources, automatic []object
+	grant := func(source, cluster string) {
+		for _, r := range pack.Rules {
+			automatic = append(automatic, object{
+				"source": source, "cluster": cluster, "pack": pack.Name, "rule": r.Name, "pack_sha256": pack.SHA256,
+			})
+		}
+	}
 	for _, vc := range []*sim.VCenter{fleet.A, fleet.B} {
 		user := vc.Login().User.Username()
 		password, _ := vc.Login().User.Password()
@@ -133,13 +152,19 @@ func writeDemoFiles(dir string, fleet *sim.Demo, pack *rules.Pack, mode string) 
 			"acting":     object{"username": user, "password_file": secret},
 		})
 		for _, cluster := range vc.Clusters() {
-			for _, r := range pack.Rules {
-				automatic = append(automatic, object{
-					"source": vc.Name(), "cluster": cluster, "pack": pack.Name, "rule": r.Name, "pack_sha256": pack.SHA256,
-				})
-			}
+			grant(vc.Name(), cluster)
 		}
 	}
+	var hosts []string
+	for _, node := range hv.Nodes() {
+		hosts = append(hosts, hv.URL(node))
+	}
+	secret := write(demoHyperV+".password", hyperv.DefaultPassword)
+	sources = append(sources, object{
+		"name": demoHyperV, "type": "hyperv", "hosts": hosts, "username": hyperv.DefaultUser, "password_file": secret,
+		"acting": object{"username": hyperv.DefaultUser, "password_file": secret},
+	})
+	grant(demoHyperV, demoHyperV)
 	files.token = write("operator.token", rand.Text())
 	cfg := object{"sources": sources, "web": object{"operator_token_file": files.token}}
 	switch mode {
@@ -172,7 +197,7 @@ func listen(port int) (net.Listener, error) {
 }
 
 // opening says what this is and where to look.
-func opening(c *console, f demoFlags, fleet *sim.Demo, at *net.TCPAddr, tokenFile string) {
+func opening(c *console, f demoFlags, fleet *sim.Demo, hv *hyperv.Cluster, at *net.TCPAddr, tokenFile string) {
 	url := fmt.Sprintf("http://%s", at)
 	vcs := []*sim.VCenter{fleet.A, fleet.B}
 	if c.json {
@@ -187,17 +212,21 @@ func opening(c *console, f demoFlags, fleet *sim.Demo, at *net.TCPAddr, tokenFil
 			Metrics   string    `json:"metrics"`
 			TokenFile string    `json:"token_file"`
 			VCenters  []vcenter `json:"vcenters"`
+			HyperV    []string  `json:"hyperv"`
 			Speed     float64   `json:"speed"`
 		}{Console: url + "/", Metrics: url + "/metrics", TokenFile: tokenFile, Speed: f.speed}
 		for _, vc := range vcs {
 			said.VCenters = append(said.VCenters, vcenter{vc.Name(), vc.URL().String(), sim.DemoUser, sim.DemoPassword})
+		}
+		for _, node := range hv.Nodes() {
+			said.HyperV = append(said.HyperV, hv.URL(node))
 		}
 		_ = jsonTo(c.out).Encode(map[string]any{"demo": said})
 		return
 	}
 	out := c.out
 	acts := map[string]string{"automatic": "moves VMs by itself", "manual": "moves VMs when you say so", "off": "moves nothing"}[f.remediation]
-	fmt.Fprintf(out, "protip demo: an agent that watches two simulated vCenters and %s. Time runs %g times as fast.\n", acts, f.speed)
+	fmt.Fprintf(out, "protip demo: an agent that watches two simulated vCenters and a simulated Hyper-V cluster, and %s. Time runs %g times as fast.\n", acts, f.speed)
 	fmt.Fprint(out, "A host is about to run hot. All of it lives in this process and on loopback; nothing real is touched.\n\n")
 	if f.port != 0 && at.Port != f.port {
 		fmt.Fprintf(out, "  port %d is busy: listening on %d\n", f.port, at.Port)
@@ -205,6 +234,9 @@ func opening(c *console, f demoFlags, fleet *sim.Demo, at *net.TCPAddr, tokenFil
 	fmt.Fprintf(out, "  console  %s/\n  metrics  %s/metrics\n", url, url)
 	for _, vc := range vcs {
 		fmt.Fprintf(out, "  %-7s  https://%s@%s  password %s\n", vc.Name(), sim.DemoUser, vc.URL().Host, sim.DemoPassword)
+	}
+	for _, node := range hv.Nodes() {
+		fmt.Fprintf(out, "  %-7s  %s  as %s, password %s\n", node, hv.URL(node), hyperv.DefaultUser, hyperv.DefaultPassword)
 	}
 	fmt.Fprintf(out, "\n  # for protip tips, place and pause in another terminal\n  export PROTIP_AGENT_URL=%s PROTIP_TOKEN_FILE=%s\n", url, tokenFile)
 	fmt.Fprintf(out, "\n  # for prometheus.yml\n  scrape_configs:\n    - job_name: protip\n      scrape_interval: 5s\n"+

@@ -66,12 +66,67 @@ func TestDemoTellsTheStory(t *testing.T) {
 		last += at[0]
 	}
 	told := map[string]bool{}
+	event := "" // without its time; what is told of two tips may be the same
 	for line := range strings.Lines(out) {
+		if clock := regexp.MustCompile(`^\d\d:\d\d  `); clock.MatchString(line) {
+			event = clock.ReplaceAllString(line, "")
+		} else if strings.HasPrefix(line, strings.Repeat(" ", 17)) {
+			line = event + line
+		}
 		if line = strings.TrimSpace(line); len(line) > 20 && told[line] {
 			t.Errorf("twice: %s", line)
 		}
 		told[line] = true
 	}
+}
+
+// TestDemoMovesHyperV: the Hyper-V cluster's VMs migrate live for a tip; where none can, a quick migration is offered and not made.
+func TestDemoMovesHyperV(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer stop()
+	recovered := regexp.MustCompile(`(?m)^\d\d:\d\d  OUTCOME   recovered: hv-0\d `)
+	offered := regexp.MustCompile(`(?m)^\d\d:\d\d  OFFER     hv-0\d: .+ GiB of memory; .+ cannot be moved live\. A quick migration takes a VM down .+\n +next    if you agree to the downtime: protip tips implement \S+ --downtime$`)
+	out := &teller{enough: func(text []byte) bool { return recovered.Match(text) && offered.Match(text) }, then: stop}
+	var said bytes.Buffer
+	if code := run(ctx, []string{"demo", "--port=0"}, out, &said); code != exitOK || said.Len() > 0 {
+		t.Errorf("exit code %d, said %q", code, said.String())
+	}
+	text := out.text.String()
+	for _, want := range []string{
+		recovered.String(), offered.String(),
+		`(?m)^  hv-01    http://127\.0\.0\.1:\d+/wsman  as \S+, password \S+$`,
+		`(?m)^\d\d:\d\d  UP        hv-prod-01: 1 cluster, 4 hosts, \d+ VMs$`,
+		`(?m)^\d\d:\d\d  TIP       hv-0\d uses \d+% of its CPU; its VMs wait [\d.]+% of the time$`,
+		`(?m)^\d\d:\d\d  PLAN      batch-0\d to hv-0\d, [\d.]+ stars: CPU \d+ % -> \d+ %`,
+		`(?m)^\d\d:\d\d  DONE      batch-0\d +█+  hv-prod-01 shows it on hv-0\d$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Fatalf("there is no %s in\n%s", want, text)
+		}
+	}
+	if n := len(offered.FindAllString(text, -1)); n != 1 {
+		t.Errorf("%d offers of one plan in\n%s", n, text)
+	}
+	stuck := regexp.MustCompile(`OFFER     (hv-0\d):`).FindStringSubmatch(text)[1]
+	if regexp.MustCompile(`PLAN      legacy-erp|DONE .* on ` + stuck).MatchString(text) {
+		t.Errorf("what cannot be moved live was moved by itself, or something was moved there:\n%s", text)
+	}
+}
+
+// teller keeps what is written, and does something once it is enough.
+type teller struct {
+	text   bytes.Buffer
+	enough func([]byte) bool
+	then   func()
+}
+
+func (w *teller) Write(p []byte) (int, error) {
+	n, err := w.text.Write(p)
+	if w.enough(w.text.Bytes()) {
+		w.then()
+	}
+	return n, err
 }
 
 // TestDemoRecovers holds the promise of --once for seeds and loads.

@@ -75,6 +75,9 @@ func (n *narrator) event(e app.Event, snap *inventory.Snapshot) {
 		n.tip(*e.Tip)
 	case e.Action != nil:
 		n.action(*e.Action, snap)
+	case e.Offer != nil:
+		n.line("OFFER", "%s: %s", e.Offer.Tip.Name, e.Offer.Downtime)
+		n.more("next    if you agree to the downtime: protip tips implement %s --downtime", e.Offer.Tip.ID)
 	}
 }
 

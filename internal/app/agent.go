@@ -103,7 +103,7 @@ func (a agent) Implement(ctx context.Context, by web.By, id string, downtime boo
 	case len(p.actions) == 0:
 		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip), "its goal is reached"))
 	case p.downtime != "" && !downtime:
-		return nil, fmt.Errorf("%w: %sIf you agree to that: protip tips implement %s --downtime", web.ErrConflict, p.downtime, id)
+		return nil, fmt.Errorf("%w: %s. If you agree to that: protip tips implement %s --downtime", web.ErrConflict, p.downtime, id)
 	}
 	if actions, err = a.acting.engine.Submit(ctx, p.actions, by.Who, by.Why); err != nil {
 		return nil, refused(err)

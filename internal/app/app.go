@@ -68,10 +68,11 @@ type App struct {
 
 	mu       sync.Mutex // guards what follows
 	tips     []rules.Tip
-	judged   judgement         // of the last evaluation
-	reserves *reserves         // what clusters can bear to lose
-	held     map[string]string // tip -> why it does not go by itself
-	failed   string            // why the last reload failed
+	judged   judgement            // of the last evaluation
+	reserves *reserves            // what clusters can bear to lose
+	held     map[string]string    // tip -> why it does not go by itself
+	offered  map[string]time.Time // tips whose plan with downtime was told of, by when they became active
+	failed   string               // why the last reload failed
 }
 
 // New reads the configuration and the packs, opens the data directory and builds everything. It connects to nothing.
@@ -183,6 +184,14 @@ type Event struct {
 	Change *inventory.Change   `json:"change,omitempty"` // after the source's first listing
 	Tip    *rules.Change       `json:"tip,omitempty"`
 	Action *remediation.Action `json:"action,omitempty"` // took a step
+	Offer  *Offer              `json:"offer,omitempty"`  // waits for a person's word
+}
+
+// Offer is a plan that is carried out only if a person agrees to its downtime.
+type Offer struct {
+	Tip      rules.Tip            `json:"tip"`
+	Downtime string               `json:"downtime"` // of which VMs, and why, in words
+	Actions  []remediation.Action `json:"actions"`
 }
 
 func (a *App) notify(e Event) {

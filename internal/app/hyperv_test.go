@@ -106,6 +106,18 @@ func TestHyperVQuickIsAPersons(t *testing.T) {
 		}
 		return ""
 	})
+	offers := 0
+	for _, e := range a.seen.all() {
+		if e.Offer != nil {
+			offers++
+			if e.Offer.Tip.ID != tip.ID || !strings.Contains(e.Offer.Downtime, ") cannot be moved live.") || len(e.Offer.Actions) != 1 || e.Offer.Actions[0].Kind != remediation.QuickMigration {
+				t.Errorf("the offer is %+v", e.Offer)
+			}
+		}
+	}
+	if offers != 1 {
+		t.Errorf("the plan was offered %d times", offers)
+	}
 	r.throughout(2*time.Minute, func() string {
 		if n := len(c.Migrations()); n > 0 {
 			return "a VM was moved by itself"
@@ -114,7 +126,7 @@ func TestHyperVQuickIsAPersons(t *testing.T) {
 	})
 
 	_, err := a.implement(tip, "")
-	refused(t, "implementing it without a word about downtime", err, "mover cannot be moved live (", "takes it down for as long as its memory (4.0 GiB)", "protip tips implement "+tip.ID+" --downtime")
+	refused(t, "implementing it without a word about downtime", err, "mover (4.0 GiB of memory; ", ") cannot be moved live. A quick migration takes a VM down", "protip tips implement "+tip.ID+" --downtime")
 	if n := len(c.Migrations()); n > 0 {
 		t.Fatalf("%d VMs were moved all the same", n)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
@@ -34,25 +35,29 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 	if err != nil {
 		return proposal{}, err
 	}
-	p := proposal{why: why, decision: a.decide(snap, tip, moves)}
+	p := proposal{why: why, decision: a.decide(snap, tip, moves), downtime: downtimeOf(snap, moves)}
 	for _, m := range moves {
 		p.actions = append(p.actions, remediation.Action{
 			TipID: tip.ID, Cluster: tip.Cluster, Kind: kindOf(m),
 			VM: m.VM, VMName: m.Name, From: m.From, FromName: hostName(snap, m.From), To: m.To, ToName: m.Rating.Name,
 			Why: m.Rating.Words(), Settle: a.settle(rule, tip.Object.Source, m.VM.Source),
 		})
-		if kindOf(m) == remediation.QuickMigration {
-			p.downtime += downtimeOf(snap, m)
-		}
 	}
 	return p, nil
 }
 
-// downtimeOf says in words what a quick migration does to its VM.
-func downtimeOf(snap *inventory.Snapshot, m placement.Move) string {
-	vm, _ := snap.VM(m.VM)
-	return fmt.Sprintf("%s cannot be moved live (%s): a quick migration takes it down for as long as its memory (%.1f GiB) takes to be saved, and to be read again on %s. ",
-		m.Name, vm.NotLive, vm.MemoryBytes/(1<<30), m.Rating.Name)
+// downtimeOf says in words which VMs quick migrations take down, and why; empty if none.
+func downtimeOf(snap *inventory.Snapshot, moves []placement.Move) string {
+	var which []string
+	for _, m := range moves {
+		if vm, ok := snap.VM(m.VM); ok && kindOf(m) == remediation.QuickMigration {
+			which = append(which, fmt.Sprintf("%s (%.1f GiB of memory; %s)", m.Name, vm.MemoryBytes/(1<<30), vm.NotLive))
+		}
+	}
+	if len(which) == 0 {
+		return ""
+	}
+	return strings.Join(which, ", ") + " cannot be moved live. A quick migration takes a VM down for as long as its memory takes to be saved and read again"
 }
 
 // kindOf is what an action of a planned move is.
@@ -236,6 +241,9 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
+	case p.decision.Verdict == remediation.Manual && p.downtime != "":
+		a.offer(tip, p)
+		return p.decision.Why, nil
 	case p.decision.Verdict != remediation.Automatic:
 		return p.decision.Why, nil
 	case p.why != "":
@@ -297,6 +305,20 @@ func (a *App) changeTip(ctx context.Context, id string, change func(rules.Tip) (
 	a.mu.Unlock()
 	a.publish(ctx, rules.Change{Tip: is, From: was.State})
 	return is, nil
+}
+
+// offer tells, once in each episode of a tip, of a plan that would go by itself if it took no VM down.
+func (a *App) offer(tip rules.Tip, p proposal) {
+	a.mu.Lock()
+	if a.offered == nil {
+		a.offered = map[string]time.Time{}
+	}
+	told := a.offered[tip.ID].Equal(tip.ActiveAt)
+	a.offered[tip.ID] = tip.ActiveAt
+	a.mu.Unlock()
+	if !told {
+		a.notify(Event{Offer: &Offer{Tip: tip, Downtime: p.downtime, Actions: p.actions}})
+	}
 }
 
 // explain says in the log why a tip that could go by itself does not, once for each reason.

@@ -13,28 +13,31 @@ import (
 // DemoConfig describes a demo.
 type DemoConfig struct {
 	Seed  uint64
-	Clock *clock.Clock // default 30 times as fast as real time
+	Clock *clock.Clock  // default 30 times as fast as real time
+	After time.Duration // of real time, until two nodes become hot; default 3 s
 }
 
-// Demo is a failover cluster of four nodes in which all is calm but for one: it is calm too for three real seconds, then it is
-// hot for good, whatever the seed, unless VMs are moved off it. Two VMs make it so. One of them migrates live. The other cannot:
-// it migrates quickly, which takes it down.
+// Demo is a failover cluster of four nodes in which all is calm at first. Then two are hot for good, whatever the seed, unless VMs are
+// moved off them: two busy VMs each make them so. From one of them VMs migrate live. From the other none can, by its group policy:
+// they migrate quickly, which takes them down.
 type Demo struct {
 	Cluster *Cluster
-	Node    string    // the hot one
-	Live    string    // GUID of the busy VM that migrates live
-	Quick   string    // GUID of the busy VM that does not
-	From    time.Time // when it becomes hot, on the demo's clock
+	Node    string    // the hot one whose VMs migrate live
+	Live    []string  // GUIDs of its busy VMs
+	Stuck   string    // the hot one whose VMs do not
+	Quick   []string  // GUIDs of its busy VMs
+	From    time.Time // when they become hot, on the demo's clock
 }
 
-// Shares of a node's processors, as in the demo's vCenters: 96 % while the busy two work, 60 % without them, and about 38 % on
-// the other nodes, so that each of the two fits on any of them.
+// Shares of a node's processors: 96 % while the busy two work, as in the demo's vCenters, or 90 % where they do not migrate live, 60 % without them, and about 30 % on the other
+// nodes, so that two of the busy fit on any of them.
 const (
 	demoRest  = 0.60
 	demoBusy  = 0.18
-	demoCalm  = 0.38
+	demoSlow  = 0.15 // of those that nothing moves by itself: less of a wait for all the others there
+	demoCalm  = 0.30
 	demoCores = 32
-	heatAfter = 3 * time.Second // of real time
+	heatAfter = 3 * time.Second
 )
 
 // NewDemo stages the demo and starts the cluster.
@@ -42,19 +45,31 @@ func NewDemo(cfg DemoConfig) (*Demo, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.New(30)
 	}
+	if cfg.After <= 0 {
+		cfg.After = heatAfter
+	}
 	rnd := rand.New(rand.NewPCG(cfg.Seed, 0x68797065))
-	s := &stage{rnd: rnd, start: cfg.Clock.Now()}
-	s.heat = s.start.Add(time.Duration(float64(heatAfter) * cfg.Clock.Speed()))
+	s := &stage{rnd: rnd, start: cfg.Clock.Now(), busy: map[int]bool{}}
+	s.heat = s.start.Add(time.Duration(float64(cfg.After) * cfg.Clock.Speed()))
 	hot := rnd.IntN(4)
+	stuck := (hot + 1 + rnd.IntN(3)) % 4
 	for i := range 4 {
-		s.node(i == hot)
+		s.node(i == hot, i == stuck)
 	}
 	c, err := New(Options{Name: "hv-prod-01", Seed: cfg.Seed, Clock: cfg.Clock, Nodes: s.nodes, Load: load.Func(s.at)})
 	if err != nil {
 		return nil, fmt.Errorf("stage the demo: %w", err)
 	}
 	ids := c.VMs()
-	return &Demo{Cluster: c, Node: c.Nodes()[hot], Live: ids[s.busy], Quick: ids[s.busy+1], From: s.heat}, nil
+	d := &Demo{Cluster: c, Node: c.Nodes()[hot], Stuck: c.Nodes()[stuck], From: s.heat}
+	for i := range s.busy {
+		if c.Truth(ids[i]).Node == d.Stuck {
+			d.Quick = append(d.Quick, ids[i])
+		} else {
+			d.Live = append(d.Live, ids[i])
+		}
+	}
+	return d, nil
 }
 
 // Close stops the cluster.
@@ -66,22 +81,22 @@ type stage struct {
 	start, heat time.Time
 	nodes       []Node
 	cpu         []float64 // of each VM's vCPUs
-	busy        int       // index of the first of the busy two
+	busy        map[int]bool
 }
 
-func (s *stage) node(hot bool) {
+func (s *stage) node(hot, stuck bool) {
 	n := Node{Cores: demoCores, MemoryBytes: 256 << 30}
 	target := demoCalm + 0.04*(s.rnd.Float64()-0.5)
-	if hot {
+	if hot || stuck {
 		target = demoRest
-		s.busy = len(s.cpu)
-		for i, name := range []string{"batch", "legacy-erp"} {
-			vm := s.guest(fmt.Sprintf("%s-%02d", name, i+1), 8, 16<<30)
-			if i == 1 {
-				vm.LiveFails, vm.Dynamic = LogonTypeNotGranted, false
-			}
-			n.VMs = append(n.VMs, vm)
-			s.cpu = append(s.cpu, demoBusy*demoCores/8)
+		name, busy := "batch", demoBusy
+		if stuck {
+			name, busy = "legacy-erp", demoSlow
+		}
+		for i := range 2 {
+			s.busy[len(s.cpu)] = true
+			n.VMs = append(n.VMs, s.guest(fmt.Sprintf("%s-%02d", name, i+1), 8, 16<<30))
+			s.cpu = append(s.cpu, busy*demoCores/8)
 		}
 	}
 	weights, sum := make([]float64, 8+s.rnd.IntN(4)), 0.0
@@ -95,6 +110,11 @@ func (s *stage) node(hot bool) {
 		n.VMs = append(n.VMs, s.guest(name, 4, float64(int64(4<<s.rnd.IntN(2))<<30)))
 		s.cpu = append(s.cpu, target*w/sum*demoCores/4)
 	}
+	for i := range n.VMs {
+		if stuck {
+			n.VMs[i].LiveFails = LogonTypeNotGranted
+		}
+	}
 	s.nodes = append(s.nodes, n)
 }
 
@@ -105,12 +125,12 @@ func (s *stage) guest(name string, vcpus int, memory float64) VM {
 	}
 }
 
-// at is what a VM demands: its own level with a slow wobble of at most 2.5 %; the busy two stand idle before the heat.
+// at is what a VM demands: its own level with a slow wobble of at most 2.5 %; the busy stand idle before the heat.
 func (s *stage) at(vm int, t time.Time) load.Use {
 	if vm < 0 || vm >= len(s.cpu) {
 		return load.Use{}
 	}
-	if (vm == s.busy || vm == s.busy+1) && t.Before(s.heat) {
+	if s.busy[vm] && t.Before(s.heat) {
 		return load.Around(vm, 0.01)
 	}
 	phase := float64(vm)
