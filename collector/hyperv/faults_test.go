@@ -376,3 +376,60 @@ func TestRequests(t *testing.T) {
 		t.Errorf("%v requests in %v intervals", n, intervals)
 	}
 }
+
+// TestUnlistedNode: VMs on a node that nobody asks are not lost, and have no figures.
+func TestUnlistedNode(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, sim.Options{Nodes: uniform(2, 2)})
+	o := newObserver(t)
+	src, err := New(Options{Name: "hv", Hosts: l.hosts(sim.DefaultPassword)[:1], Interval: interval, Clock: l.clock, Observer: o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleet := inventory.NewFleet(inventory.Source{Name: "hv", Interval: interval})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- src.Watch(ctx, func(d inventory.Delta) { _, _ = fleet.Apply(d, l.clock.Now()) })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	f := &following{l, o, fleet, done}
+	vms := l.VMs()
+	f.await("the listed node is measured", func(s *inventory.Snapshot) bool { return measured(s, vms[0]) })
+	s := fleet.Snapshot()
+	h, _ := s.Host(hostID("hv-02"))
+	v, ok := s.VM(vmID(vms[2]))
+	if !ok || h.Host == nil || h.Connection != inventory.Disconnected || v.Host != h.ID || v.Name != "vm-2-1" || v.Power != inventory.PowerOn || v.Samples != nil {
+		t.Errorf("host %+v, VM %+v with %v", h.Host, v.VM, v.Samples)
+	}
+	if err := l.Place(vms[0], "hv-02"); err != nil {
+		t.Fatal(err)
+	}
+	f.await("a VM that goes there is there", func(s *inventory.Snapshot) bool {
+		v, _ := s.VM(vmID(vms[0]))
+		return v.Host == hostID("hv-02") && v.VCPUs == 2
+	})
+}
+
+// TestWatchedTwice: the second source of a cluster is refused by name.
+func TestWatchedTwice(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, sim.Options{Nodes: uniform(2, 2)})
+	identities := collector.NewIdentities()
+	for i, name := range []string{"hv", "again"} {
+		src, err := New(Options{Name: name, Hosts: l.hosts(sim.DefaultPassword)[i:], Interval: interval, Clock: l.clock, Observer: newObserver(t), Identities: identities})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err = src.Watch(ctx, func(d inventory.Delta) {
+			if d.Synced {
+				cancel()
+			}
+		})
+		cancel()
+		if i == 0 && !errors.Is(err, context.Canceled) || i == 1 && !errors.Is(err, collector.ErrDuplicate) {
+			t.Errorf("source %s ended with %v", name, err)
+		}
+	}
+}

@@ -29,51 +29,111 @@ const (
 
 // What is asked of each host at each interval.
 var (
-	qSummary = &query{virtualization, "Msvm_SummaryInformation",
-		[]string{"Name", "ElementName", "EnabledState", "HealthState", "NumberOfProcessors", "MemoryUsage", "Heartbeat", "UpTime", "GuestOperatingSystem"}, "", "the VMs' memory and heartbeat"}
+	qSummary = &query{
+		virtualization, "Msvm_SummaryInformation",
+		[]string{"Name", "ElementName", "EnabledState", "HealthState", "NumberOfProcessors", "MemoryUsage", "Heartbeat", "UpTime", "GuestOperatingSystem"},
+		"", "the VMs' memory and heartbeat",
+	}
 	// qComputers is asked where the one above cannot be enumerated.
-	qComputers = &query{virtualization, "Msvm_ComputerSystem",
-		[]string{"Name", "ElementName", "EnabledState", "HealthState", "OnTimeInMilliseconds"}, "", "the VMs"}
-	qSystem = &query{cimv2, "Win32_OperatingSystem",
-		[]string{"FreePhysicalMemory", "LastBootUpTime", "LocalDateTime", "Caption", "Version"}, "", "the host's memory and uptime"}
-	qLogical = &query{cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorLogicalProcessor",
-		[]string{"PercentTotalRunTime", "PercentTotalRunTime_Base"}, "Name = '_Total'", "the host's CPU usage"}
-	qRoot = &query{cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorRootVirtualProcessor",
-		[]string{"PercentTotalRunTime", "PercentTotalRunTime_Base"}, "Name = '_Total'", "the root partition's CPU usage"}
-	qVirtual = &query{cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorVirtualProcessor",
-		[]string{"Name", "PercentTotalRunTime", "PercentTotalRunTime_Base", "CPUWaitTimePerDispatch"}, "", "CPU usage and contention of VMs"}
-	qDynamic = &query{cimv2, "Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryVM",
-		[]string{"Name", "PhysicalMemory", "CurrentPressure"}, "", "the VMs' memory demand"}
-	qBalancer = &query{cimv2, "Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryBalancer",
-		[]string{"AveragePressure"}, "", "the host's memory pressure"}
-	qStorage = &query{cimv2, "Win32_PerfRawData_Counters_HyperVVirtualStorageDevice",
-		[]string{"Name", "ReadBytesPersec", "WriteBytesPersec", "ReadCount", "WriteCount"}, "", "disk traffic of VMs"}
-	qNetwork = &query{cimv2, "Win32_PerfRawData_NvspNicStats_HyperVVirtualNetworkAdapter",
-		[]string{"Name", "BytesReceivedPersec", "BytesSentPersec", "PacketsReceivedPersec", "PacketsSentPersec", "DroppedPacketsIncomingPersec", "DroppedPacketsOutgoingPersec"}, "", "network traffic of VMs"}
+	qComputers = &query{
+		virtualization, "Msvm_ComputerSystem",
+		[]string{"Name", "ElementName", "EnabledState", "HealthState", "OnTimeInMilliseconds"},
+		"", "the VMs",
+	}
+	qSystem = &query{
+		cimv2, "Win32_OperatingSystem",
+		[]string{"FreePhysicalMemory", "LastBootUpTime", "LocalDateTime", "Caption", "Version"},
+		"", "the host's memory and uptime",
+	}
+	qLogical = &query{
+		cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorLogicalProcessor",
+		[]string{"PercentTotalRunTime", "PercentTotalRunTime_Base"},
+		"Name = '_Total'", "the host's CPU usage",
+	}
+	qRoot = &query{
+		cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorRootVirtualProcessor",
+		[]string{"PercentTotalRunTime", "PercentTotalRunTime_Base"},
+		"Name = '_Total'", "the root partition's CPU usage",
+	}
+	qVirtual = &query{
+		cimv2, "Win32_PerfRawData_HvStats_HyperVHypervisorVirtualProcessor",
+		[]string{"Name", "PercentTotalRunTime", "PercentTotalRunTime_Base", "CPUWaitTimePerDispatch"},
+		"", "CPU usage and contention of VMs",
+	}
+	qDynamic = &query{
+		cimv2, "Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryVM",
+		[]string{"Name", "PhysicalMemory", "CurrentPressure"},
+		"", "the VMs' memory demand",
+	}
+	qBalancer = &query{
+		cimv2, "Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryBalancer",
+		[]string{"AveragePressure"},
+		"", "the host's memory pressure",
+	}
+	qStorage = &query{
+		cimv2, "Win32_PerfRawData_Counters_HyperVVirtualStorageDevice",
+		[]string{"Name", "ReadBytesPersec", "WriteBytesPersec", "ReadCount", "WriteCount"},
+		"", "disk traffic of VMs",
+	}
+	qNetwork = &query{
+		cimv2, "Win32_PerfRawData_NvspNicStats_HyperVVirtualNetworkAdapter",
+		[]string{"Name", "BytesReceivedPersec", "BytesSentPersec", "PacketsReceivedPersec", "PacketsSentPersec", "DroppedPacketsIncomingPersec", "DroppedPacketsOutgoingPersec"},
+		"", "network traffic of VMs",
+	}
 )
 
 // What is asked of each host every five minutes, a few at a time.
 var (
-	qComputer = &query{cimv2, "Win32_ComputerSystem",
-		[]string{"Name", "DNSHostName", "Domain", "Manufacturer", "Model", "NumberOfLogicalProcessors", "TotalPhysicalMemory"}, "", "the host's capacity"}
-	qProcessor = &query{cimv2, "Win32_Processor",
-		[]string{"Name", "MaxClockSpeed", "NumberOfLogicalProcessors"}, "", "the host's CPU speed"}
-	qMember = &query{mscluster, "MSCluster_Cluster",
-		[]string{"Name", "Fqdn", "AutoBalancerMode", "ClusterEnforcedAntiAffinity"}, "", "the cluster"}
-	qSettings = &query{virtualization, "Msvm_VirtualSystemSettingData",
-		[]string{"VirtualSystemIdentifier", "BIOSGUID"}, "VirtualSystemType = 'Microsoft:Hyper-V:System:Realized'", "the VMs' BIOS UUIDs"}
-	qMemory = &query{virtualization, "Msvm_MemorySettingData",
-		[]string{"InstanceID", "VirtualQuantity", "Limit", "Reservation", "DynamicMemoryEnabled"}, "", "the VMs' configured memory"}
-	qCount = &query{virtualization, "Msvm_ProcessorSettingData",
-		[]string{"InstanceID", "VirtualQuantity"}, "", "the VMs' processors"}
-	qDisks = &query{virtualization, "Msvm_StorageAllocationSettingData",
-		[]string{"InstanceID", "HostResource"}, "", "whose disks are whose, and with it the disk traffic of VMs"}
-	qPorts = &query{virtualization, "Msvm_SyntheticEthernetPortSettingData",
-		[]string{"InstanceID", "Address"}, "", "the VMs' MAC addresses"}
-	qExchange = &query{virtualization, "Msvm_KvpExchangeComponent",
-		[]string{"SystemName", "GuestIntrinsicExchangeItems"}, "", "the guests' names and addresses"}
-	qMigration = &query{virtualization, "Msvm_VirtualSystemMigrationServiceSettingData",
-		[]string{"EnableVirtualSystemMigration"}, "", "whether the host migrates live"}
+	qComputer = &query{
+		cimv2, "Win32_ComputerSystem",
+		[]string{"Name", "DNSHostName", "Domain", "Manufacturer", "Model", "NumberOfLogicalProcessors", "TotalPhysicalMemory"},
+		"", "the host's capacity",
+	}
+	qProcessor = &query{
+		cimv2, "Win32_Processor",
+		[]string{"Name", "MaxClockSpeed", "NumberOfLogicalProcessors"},
+		"", "the host's CPU speed",
+	}
+	qMember = &query{
+		mscluster, "MSCluster_Cluster",
+		[]string{"Name", "Fqdn", "AutoBalancerMode", "ClusterEnforcedAntiAffinity"},
+		"", "the cluster",
+	}
+	qSettings = &query{
+		virtualization, "Msvm_VirtualSystemSettingData",
+		[]string{"VirtualSystemIdentifier", "BIOSGUID"},
+		"VirtualSystemType = 'Microsoft:Hyper-V:System:Realized'", "the VMs' BIOS UUIDs",
+	}
+	qMemory = &query{
+		virtualization, "Msvm_MemorySettingData",
+		[]string{"InstanceID", "VirtualQuantity", "Limit", "Reservation", "DynamicMemoryEnabled"},
+		"", "the VMs' configured memory",
+	}
+	qCount = &query{
+		virtualization, "Msvm_ProcessorSettingData",
+		[]string{"InstanceID", "VirtualQuantity"},
+		"", "the VMs' processors",
+	}
+	qDisks = &query{
+		virtualization, "Msvm_StorageAllocationSettingData",
+		[]string{"InstanceID", "HostResource"},
+		"", "whose disks are whose, and with it the disk traffic of VMs",
+	}
+	qPorts = &query{
+		virtualization, "Msvm_SyntheticEthernetPortSettingData",
+		[]string{"InstanceID", "Address"},
+		"", "the VMs' MAC addresses",
+	}
+	qExchange = &query{
+		virtualization, "Msvm_KvpExchangeComponent",
+		[]string{"SystemName", "GuestIntrinsicExchangeItems"},
+		"", "the guests' names and addresses",
+	}
+	qMigration = &query{
+		virtualization, "Msvm_VirtualSystemMigrationServiceSettingData",
+		[]string{"EnableVirtualSystemMigration"},
+		"", "whether the host migrates live",
+	}
 )
 
 // What is asked of one node of a cluster at each interval, and what of one every five minutes.
@@ -81,14 +141,26 @@ var (
 	qNodes  = &query{mscluster, "MSCluster_Node", []string{"Name", "State", "NodeDrainStatus"}, "", "the nodes' states"}
 	qOwners = &query{mscluster, "MSCluster_ResourceGroup", []string{"Name", "OwnerNode", "State"}, "GroupType = 111", "the VMs' owners"}
 
-	qGroups = &query{mscluster, "MSCluster_ResourceGroup",
-		[]string{"Name", "Id", "GroupType", "Priority", "AntiAffinityClassNames"}, "", "priorities and anti-affinity"}
-	qRoles = &query{mscluster, "MSCluster_Resource",
-		[]string{"OwnerGroup", "PrivateProperties"}, "Type = 'Virtual Machine'", "which role is which VM"}
-	qVolumes = &query{mscluster, "MSCluster_ClusterSharedVolume",
-		[]string{"Name", "VolumeName", "FaultState"}, "", "the cluster shared volumes"}
-	qPartitions = &query{mscluster, "MSCluster_DiskPartition",
-		[]string{"Path", "TotalSize", "FreeSpace", "FileSystem"}, "", "size and free space of the cluster shared volumes"}
+	qGroups = &query{
+		mscluster, "MSCluster_ResourceGroup",
+		[]string{"Name", "Id", "GroupType", "Priority", "AntiAffinityClassNames"},
+		"", "priorities and anti-affinity",
+	}
+	qRoles = &query{
+		mscluster, "MSCluster_Resource",
+		[]string{"OwnerGroup", "PrivateProperties"},
+		"Type = 'Virtual Machine'", "which role is which VM",
+	}
+	qVolumes = &query{
+		mscluster, "MSCluster_ClusterSharedVolume",
+		[]string{"Name", "VolumeName", "FaultState"},
+		"", "the cluster shared volumes",
+	}
+	qPartitions = &query{
+		mscluster, "MSCluster_DiskPartition",
+		[]string{"Path", "TotalSize", "FreeSpace", "FileSystem"},
+		"", "size and free space of the cluster shared volumes",
+	}
 )
 
 // wql is the query for some of its columns.
@@ -151,18 +223,17 @@ func (c *cycle) ask(ctx context.Context, q *query, each func(winrm.Instance)) (o
 	if !ofClass(err) {
 		return false, err
 	}
-	if kind := "class"; !errors.Is(err, winrm.ErrInvalidQuery) {
-		if errors.Is(err, winrm.ErrAccessDenied) {
-			kind = "access"
-			h.absent, h.until = true, c.at.Add(inventory.SlowInterval)
-		} else {
-			kind = "decode"
-		}
-		c.fault(kind, fmt.Errorf("%s: %w", q.gives, err))
-	} else {
-		h.absent, h.until = true, c.at.Add(inventory.SlowInterval)
-		c.fault(kind, fmt.Errorf("%s: %w", q.gives, err))
+	kind := "decode"
+	switch {
+	case errors.Is(err, winrm.ErrInvalidQuery):
+		kind = "class"
+	case errors.Is(err, winrm.ErrAccessDenied):
+		kind = "access"
 	}
+	if kind != "decode" {
+		h.absent, h.until = true, c.at.Add(inventory.SlowInterval)
+	}
+	c.fault(kind, fmt.Errorf("%s: %w", q.gives, err))
 	return false, nil
 }
 
