@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -30,24 +31,19 @@ type row struct {
 	values []float64
 }
 
-// ask is an expression's value at each step. Nothing is asked twice, whatever the number of objects.
-func (f *fetcher) ask(ctx context.Context, expr string) ([]row, error) {
-	n := int(f.r.End.Sub(f.r.Start)/f.r.Step) + 1
-	rows := map[string]*row{}
-	part := 64
+// each asks for an expression's value at each step, part by part, and hands on every series of every part, in order of time.
+func (f *fetcher) each(ctx context.Context, expr string, take func(history.Series)) error {
+	n := f.steps()
+	part := 64 // the first part tells how many series there are
 	for from := 0; from < n; {
 		to := min(from+part, n) // not included
 		at := func(i int) time.Time { return f.r.Start.Add(time.Duration(i) * f.r.Step) }
 		m, err := f.past.QueryRange(ctx, expr, history.Range{Start: at(from), End: at(to - 1), Step: f.r.Step})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", expr, err)
+			return fmt.Errorf("%s: %w", expr, err)
 		}
 		for _, s := range m {
-			key := fmt.Sprint(s.Labels)
-			if rows[key] == nil {
-				rows[key] = &row{s.Labels, absent(n)}
-			}
-			onto(rows[key].values, s.Points, f.r)
+			take(s)
 		}
 		from, part = to, min(max(maxPoints/(len(m)+1), 1), 2000)
 		if f.progress != nil {
@@ -55,16 +51,46 @@ func (f *fetcher) ask(ctx context.Context, expr string) ([]row, error) {
 		}
 	}
 	f.done++
-	out := make([]row, 0, len(rows))
-	keys := make([]string, 0, len(rows))
-	for key := range rows {
-		keys = append(keys, key)
+	return nil
+}
+
+func (f *fetcher) steps() int { return int(f.r.End.Sub(f.r.Start)/f.r.Step) + 1 }
+
+// ask is an expression's value at each step, in order of labels.
+func (f *fetcher) ask(ctx context.Context, expr string) ([]row, error) {
+	rows := map[string]*row{}
+	err := f.each(ctx, expr, func(s history.Series) {
+		key := fmt.Sprint(s.Labels)
+		if rows[key] == nil {
+			rows[key] = &row{s.Labels, absent(f.steps())}
+		}
+		onto(rows[key].values, s.Points, f.r)
+	})
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	out := make([]row, 0, len(rows))
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
 		out = append(out, *rows[key])
 	}
 	return out, nil
+}
+
+// lastly is a fact's last value, by object.
+func (f *fetcher) lastly(ctx context.Context, name string, kind inventory.Kind) (map[inventory.ID]float64, error) {
+	out := map[inventory.ID]float64{}
+	err := f.each(ctx, fact(name, kind), func(s history.Series) {
+		if id, ok := idOf(s.Labels, kind); ok && len(s.Points) > 0 {
+			out[id] = s.Points[len(s.Points)-1].V
+		}
+	})
+	return out, err
+}
+
+// idOf is the object that a series is of.
+func idOf(labels history.Labels, kind inventory.Kind) (inventory.ID, bool) {
+	id := inventory.ID{Source: labels.Get("source"), Kind: kind, Ref: labels.Get(idLabel[kind])}
+	return id, id.Source != "" && id.Ref != ""
 }
 
 // onto writes points where they belong in a range's steps.
@@ -111,8 +137,7 @@ func (f *fetcher) byObject(ctx context.Context, expr string, kind inventory.Kind
 	}
 	out := make(map[inventory.ID][]float64, len(rows))
 	for _, r := range rows {
-		id := inventory.ID{Source: r.labels.Get("source"), Kind: kind, Ref: r.labels.Get(idLabel[kind])}
-		if id.Source != "" && id.Ref != "" {
+		if id, ok := idOf(r.labels, kind); ok {
 			out[id] = r.values
 		}
 	}
@@ -122,7 +147,7 @@ func (f *fetcher) byObject(ctx context.Context, expr string, kind inventory.Kind
 // names and places that objects had: where is by step, an index into seen, -1 for nowhere. The last is what they are called.
 type told struct {
 	id    inventory.ID
-	where []int
+	where []int16
 	seen  []history.Labels
 }
 
@@ -134,22 +159,25 @@ func (f *fetcher) info(ctx context.Context, name string, kind inventory.Kind, la
 	}
 	out := map[inventory.ID]*told{}
 	for _, r := range rows {
-		id := inventory.ID{Source: r.labels.Get("source"), Kind: kind, Ref: r.labels.Get(idLabel[kind])}
-		if id.Source == "" || id.Ref == "" {
+		id, ok := idOf(r.labels, kind)
+		if !ok {
 			continue
 		}
 		t := out[id]
 		if t == nil {
-			t = &told{id: id, where: make([]int, len(r.values))}
+			t = &told{id: id, where: make([]int16, len(r.values))}
 			for i := range t.where {
 				t.where[i] = -1
 			}
 			out[id] = t
 		}
+		if len(t.seen) == math.MaxInt16 {
+			continue // more places than steps: no object moves like that
+		}
 		t.seen = append(t.seen, r.labels)
 		for i, v := range r.values {
 			if !math.IsNaN(v) {
-				t.where[i] = len(t.seen) - 1
+				t.where[i] = int16(len(t.seen) - 1)
 			}
 		}
 	}

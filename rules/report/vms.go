@@ -23,7 +23,7 @@ type vms struct {
 	all                             []*vmPast
 	hosts                           map[inventory.ID]hostSize
 	cpu, memory, active, contention map[inventory.ID][]float64
-	reservedCPU, reservedMemory     map[inventory.ID][]float64
+	reservedCPU, reservedMemory     map[inventory.ID]float64
 }
 
 type vmPast struct {
@@ -65,9 +65,9 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts := map[string]map[inventory.ID][]float64{}
+	facts := map[string]map[inventory.ID]float64{}
 	for _, name := range []string{"virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_powered_on", "virt_vm_template"} {
-		if facts[name], err = f.byObject(ctx, fact(name, inventory.KindVM), inventory.KindVM); err != nil {
+		if facts[name], err = f.lastly(ctx, name, inventory.KindVM); err != nil {
 			return nil, err
 		}
 	}
@@ -83,9 +83,9 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 	}
 	for _, c := range []struct {
 		name string
-		to   *map[inventory.ID][]float64
+		to   *map[inventory.ID]float64
 	}{{"virt_cluster_ha_reserved_cpu_ratio", &v.reservedCPU}, {"virt_cluster_ha_reserved_memory_ratio", &v.reservedMemory}} {
-		if *c.to, err = f.byObject(ctx, fact(c.name, inventory.KindCluster), inventory.KindCluster); err != nil {
+		if *c.to, err = f.lastly(ctx, c.name, inventory.KindCluster); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +100,7 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 		}
 	}
 	number := func(name string, id inventory.ID) float64 {
-		if x, ok := latest(facts[name][id]); ok {
+		if x, ok := facts[name][id]; ok {
 			return x
 		}
 		return math.NaN()
@@ -132,9 +132,9 @@ func fetchSizes(ctx context.Context, f *fetcher) (map[inventory.ID]hostSize, err
 	if err != nil {
 		return nil, err
 	}
-	var values [3]map[inventory.ID][]float64
+	var values [3]map[inventory.ID]float64
 	for i, name := range []string{"virt_host_cpu_capacity_hertz", "virt_host_memory_capacity_bytes", "virt_host_cpu_cores"} {
-		if values[i], err = f.byObject(ctx, fact(name, inventory.KindHost), inventory.KindHost); err != nil {
+		if values[i], err = f.lastly(ctx, name, inventory.KindHost); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +145,7 @@ func fetchSizes(ctx context.Context, f *fetcher) (map[inventory.ID]hostSize, err
 		}
 		h := hostSize{cluster: t.last().Get("cluster_id")}
 		for i, to := range []*float64{&h.hertz, &h.bytes, &h.cores} {
-			*to, _ = latest(values[i][id])
+			*to = values[i][id]
 		}
 		out[id] = h
 	}
@@ -334,8 +334,8 @@ func (v *vms) byCluster(r Request, out *Report) {
 		}
 		cpu, known := statsOf(s.cpu)
 		memory, knownMemory := statsOf(s.memory)
-		reservedCPU, ok1 := latest(v.reservedCPU[id])
-		reservedMemory, ok2 := latest(v.reservedMemory[id])
+		reservedCPU, ok1 := v.reservedCPU[id]
+		reservedMemory, ok2 := v.reservedMemory[id]
 		t.Rows = append(t.Rows, []any{
 			names[id], id.Ref, id.Source, hosts, s.vms, s.off, s.idle, s.vcpus, cell(cores, cores > 0), ratio(s.vcpus, cores),
 			cell(hertz, hertz > 0), cell(cpu.mean, known), cell(cpu.mean/hertz, known), cell(cpu.p95/hertz, known),
