@@ -10,7 +10,7 @@ import (
 // TestForecastsHold holds the forecast to what docs/reports.md promises of it, on seeds that it was not made with.
 func TestForecastsHold(t *testing.T) {
 	for _, seed := range []uint64{31_337, 20_261_124} {
-		scores, err := Generated(t.Context(), seed, 60, nil)
+		scores, err := Generated(t.Context(), seed, 40, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -144,7 +144,7 @@ func (f *fetcher) byObject(ctx context.Context, expr string, kind inventory.Kind
 	return out, nil
 }
 
-// names and places that objects had: where is by step, an index into seen, -1 for nowhere. The last is what they are called.
+// told is what an object was called and where it was: where is by step, an index into seen, -1 for nowhere.
 type told struct {
 	id    inventory.ID
 	where []int16

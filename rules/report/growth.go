@@ -37,7 +37,7 @@ func growth(r Request, h *hosts, out *Report) {
 	if whatIf {
 		out.Notes = append(out.Notes, fmt.Sprintf("WHAT IF is with hosts added to each cluster: %d, and VMs: %d, each like the cluster's average one.", r.MoreHosts, r.MoreVMs))
 	}
-	loads := append(h.clusters(r), h.hosts()...)
+	loads := append(h.clusters(r), h.each()...)
 	for i, l := range loads {
 		if r.Progress != nil {
 			r.Progress(0.8 + 0.2*float64(i)/float64(len(loads)))
@@ -134,8 +134,8 @@ func (h *hosts) together(cluster inventory.ID, use map[inventory.ID][]float64) [
 	return out
 }
 
-// hosts are the loads of hosts that are there at the end.
-func (h *hosts) hosts() []load {
+// each are the loads of hosts that are there at the end.
+func (h *hosts) each() []load {
 	var out []load
 	for _, host := range h.all {
 		if !host.there() {

@@ -26,7 +26,7 @@ type hostPast struct {
 
 var errHostsHaveNoTags = errors.New("tags are of VMs: take the tag out of the scope")
 
-func reportHosts(ctx context.Context, r Request, out *Report, make func(Request, *hosts, *Report)) error {
+func reportHosts(ctx context.Context, r Request, out *Report, tell func(Request, *hosts, *Report)) error {
 	if r.Scope.Tag != "" {
 		return errHostsHaveNoTags
 	}
@@ -34,7 +34,7 @@ func reportHosts(ctx context.Context, r Request, out *Report, make func(Request,
 	if err != nil {
 		return err
 	}
-	make(r, h, out)
+	tell(r, h, out)
 	return nil
 }
 

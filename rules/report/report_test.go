@@ -121,7 +121,25 @@ func fewDays() history.Querier {
 	w.machine("node", "huge:9100", 64, 40, 1024*gib, 500*gib, "Dell Inc.", "PowerEdge R940", 0)
 	w.machine("node", "late:9100", 8, 2, 32*gib, 20*gib, "Dell Inc.", "PowerEdge R640", 3*288)
 	w.machine("node", "vm:9100", 8, 2, 32*gib, 20*gib, "VMware, Inc.", "VMware7,1", 0)
+	w.windows("windows", "erp:9182")
 	return promql.Memory(w.series...)
+}
+
+// windows is a machine of four cores, one of them busy, and 16 GiB, half of them used, as windows_exporter shows it.
+func (w *world) windows(job, instance string) {
+	of := func(name string, v func(int) float64, labels ...string) {
+		w.put(name, v, append([]string{"job", job, "instance", instance}, labels...)...)
+	}
+	for core, share := range map[string]float64{"0,0": 1, "0,1": 0, "0,2": 0, "0,3": 0} {
+		for mode, part := range map[string]float64{"user": share / 2, "privileged": share / 2, "idle": 1 - share} {
+			of("windows_cpu_time_total", func(i int) float64 { return part * 300 * float64(i) }, "core", core, "mode", mode)
+		}
+	}
+	of("windows_cs_physical_memory_bytes", always(16*gib))
+	of("windows_os_physical_memory_free_bytes", always(8*gib))
+	of("windows_logical_disk_read_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "volume", "C:")
+	of("windows_logical_disk_write_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "volume", "C:")
+	of("windows_net_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "nic", "intel")
 }
 
 // machine is a machine as node_exporter shows it from a time on. Its counters are reset after a day.
@@ -155,7 +173,7 @@ func (w *world) machine(job, instance string, cores, busy int, total, used float
 func request(past history.Querier, days int) Request {
 	return Request{
 		Past: past, Range: history.Range{Start: start, End: start.Add(time.Duration(days) * 24 * time.Hour)},
-		Thresholds: []float64{0.8, 0.95}, Reserve: 1, Jobs: "node", Ceiling: 0.8,
+		Thresholds: []float64{0.8, 0.95}, Reserve: 1, Jobs: "node|windows", Ceiling: 0.8,
 	}
 }
 

@@ -42,7 +42,7 @@ type hostSize struct {
 	cores   float64
 }
 
-func reportVMs(ctx context.Context, r Request, out *Report, make func(Request, *vms, *Report)) error {
+func reportVMs(ctx context.Context, r Request, out *Report, tell func(Request, *vms, *Report)) error {
 	if r.Scope.Host != "" && out.Name == "vm-allocation" {
 		return fmt.Errorf("what VMs were given is told by cluster: take the host out of the scope")
 	}
@@ -50,7 +50,7 @@ func reportVMs(ctx context.Context, r Request, out *Report, make func(Request, *
 	if err != nil {
 		return err
 	}
-	make(r, v, out)
+	tell(r, v, out)
 	return nil
 }
 
