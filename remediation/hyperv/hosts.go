@@ -142,11 +142,11 @@ func (e *Executor) cluster(ctx context.Context, f func(*winrm.Client) error) err
 		i = (first + i) % len(e.hosts)
 		err := f(e.hosts[i].client)
 		switch {
+		case errors.Is(err, winrm.ErrInvalidQuery): // no such namespace: it is in none
+			continue
 		case err == nil || errors.Is(err, winrm.ErrNotFound):
 			e.turn.set(i)
 			return err
-		case errors.Is(err, winrm.ErrInvalidQuery): // no such namespace: it is in none
-			continue
 		case errors.Is(err, winrm.ErrCredentials) || ctx.Err() != nil:
 			return err
 		}

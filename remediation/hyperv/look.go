@@ -58,23 +58,47 @@ func (e *Executor) look(ctx context.Context, a remediation.Action, vm string) (v
 
 // alone reports whether a host says that it is in no cluster.
 func (h *host) alone(ctx context.Context) bool {
-	_, err := h.client.All(ctx, winrm.Query{Namespace: mscluster, WQL: "SELECT Name FROM MSCluster_Cluster"})
+	_, err := h.client.All(ctx, clusterName)
 	return errors.Is(err, winrm.ErrInvalidQuery)
 }
 
+var clusterName = winrm.Query{Namespace: mscluster, WQL: "SELECT Name FROM MSCluster_Cluster"}
+
 // role is the name of the VM's role in the cluster, empty if it has none. It is looked up each time: a role can be renamed, and another
-// VM's be given its name.
+// VM's be given its name. A cluster that does not tell of each role whose it is cannot say that the VM has none: its host must not then
+// be told to move it behind the cluster's back.
 func (e *Executor) role(ctx context.Context, vm string) (role string, err error) {
 	err = e.cluster(ctx, func(c *winrm.Client) error {
 		role = ""
+		roles, nameless := 0, 0
 		q := winrm.Query{Namespace: mscluster, WQL: "SELECT OwnerGroup, PrivateProperties FROM MSCluster_Resource WHERE Type = 'Virtual Machine'"}
-		return c.Enumerate(ctx, q, func(i winrm.Instance) error {
-			private, _ := i.Get("PrivateProperties")
-			if private.Object != nil && guid(private.Object.Text("VmID")) == vm {
+		err := c.Enumerate(ctx, q, func(i winrm.Instance) error {
+			roles++
+			var id string
+			if private, _ := i.Get("PrivateProperties"); private.Object != nil {
+				id = guid(private.Object.Text("VmID"))
+			}
+			switch id {
+			case vm:
 				role = strings.Clone(i.Text("OwnerGroup"))
+			case "":
+				nameless++
 			}
 			return nil
 		})
+		switch {
+		case errors.Is(err, winrm.ErrInvalidQuery):
+			if names, _ := c.All(ctx, clusterName); len(names) > 0 {
+				return fmt.Errorf("the cluster does not tell its VMs: %v", err)
+			}
+		case err == nil && role == "" && nameless > 0:
+			return fmt.Errorf("host %s: the cluster does not tell of %d of its %d VMs which they are", c.Host(), nameless, roles)
+		case err == nil && roles == 0:
+			if _, err := one(ctx, c, mscluster, clusterName.WQL); err != nil {
+				return fmt.Errorf("the cluster tells nothing: %v", err)
+			}
+		}
+		return err
 	})
 	return role, err
 }

@@ -217,6 +217,8 @@ func TestCheckRefuses(t *testing.T) {
 		{"quick, of no cluster", func(*lab) {}, func(o *hyperv.Options) { o.Standalone = true }, remediation.QuickMigration, "it is in none"},
 		{"quick, on a cluster's node and no role of it", func(*lab) {}, func(o *hyperv.Options) { o.Nodes[0].VMs[0].Unclustered = true }, remediation.QuickMigration, "it is in none"},
 		{"live, on a cluster's node and no role of it", func(*lab) {}, func(o *hyperv.Options) { o.Nodes[0].VMs[0].Unclustered = true }, remediation.LiveMigration, ""},
+		{"a cluster that does not tell its VMs", func(l *lab) { l.DropProperty("MSCluster_Resource", "PrivateProperties") }, nil, remediation.LiveMigration, "the cluster does not tell its VMs"},
+		{"a cluster whose provider is broken", func(l *lab) { l.Inject(hyperv.Fault{Class: "MSCluster_Resource", HRESULT: 0x80041001}) }, nil, remediation.LiveMigration, "80041001"},
 		{"a renamed VM", func(l *lab) { must(l.Rename(l.vm, "o'brien\\2")) }, nil, remediation.LiveMigration, ""},
 		{"a host that cannot be asked about migrations", func(l *lab) {
 			l.Inject(hyperv.Fault{Action: "CheckVirtualSystemIsMigratableToHost", HRESULT: 0x80041024})
