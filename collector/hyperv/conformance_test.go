@@ -54,7 +54,7 @@ func (c *control) OpenLogIns() int { return c.OpenLogins() }
 
 func TestConformance(t *testing.T) {
 	collectortest.Run(t, func(t *testing.T) collectortest.Fixture {
-		l := startLab(t, sim.Options{Nodes: uniform(2, 3), MigrationTime: func(float64) time.Duration { return 30 * time.Second }})
+		l := startLab(t, sim.Options{Nodes: uniform(2, 3), MigrationTime: func(float64) time.Duration { return 60 * time.Second }})
 		o := newObserver(t)
 		return collectortest.Fixture{
 			Name: "hv", Interval: interval, Clock: l.clock, Source: l.source(o), Refused: l.sourceAs(o, "wrong"), Control: &control{l},

@@ -55,8 +55,8 @@ func (o *observer) count(kind string) int {
 
 // speed and interval of the tests: a cycle in 0.6 s.
 const (
-	speed    = 40
-	interval = 24 * time.Second
+	speed    = 80
+	interval = 48 * time.Second
 )
 
 // uniform is nodes of some VMs each, vm-NODE-NUMBER.

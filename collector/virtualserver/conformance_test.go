@@ -75,8 +75,8 @@ func (c *control) OpenLogIns() (n int) {
 
 func TestConformance(t *testing.T) {
 	collectortest.Run(t, func(t *testing.T) collectortest.Fixture {
-		const interval = 24 * time.Second
-		c, clk := &control{t: t, guids: map[inventory.ID]string{}}, clock.New(40)
+		const interval = 48 * time.Second
+		c, clk := &control{t: t, guids: map[inventory.ID]string{}}, clock.New(80)
 		logins := [2]*winrm.Logins{{}, {}}
 		var sets [2][]winrm.Options
 		for _, name := range []string{"vs-01", "vs-02"} {
