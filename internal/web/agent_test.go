@@ -101,13 +101,16 @@ func (a *testAgent) taken() []string {
 	return a.acts
 }
 
-func (a *testAgent) Implement(ctx context.Context, by By, id string, _ bool) ([]remediation.Action, error) {
+func (a *testAgent) Implement(ctx context.Context, by By, id string, downtime bool) ([]remediation.Action, error) {
 	t, err := a.Tip(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if t.State != rules.Active {
 		return nil, fmt.Errorf("tip %s is %s: %w", id, t.State, ErrConflict)
+	}
+	if downtime {
+		return a.actions[:1], a.act(by, "implement with downtime", id)
 	}
 	return a.actions[:1], a.act(by, "implement", id)
 }

@@ -263,6 +263,22 @@ func TestErrorsOfTheAgent(t *testing.T) {
 	}
 }
 
+// TestDowntimeIsAgreedTo: to take VMs down is asked for by name, and by nothing else.
+func TestDowntimeIsAgreedTo(t *testing.T) {
+	for body, want := range map[string]string{
+		``:                   "implement a1b2c3",
+		`{"why":"downtime"}`: "implement a1b2c3",
+		`{"downtime":false}`: "implement a1b2c3",
+		`{"downtime":true}`:  "implement with downtime a1b2c3",
+	} {
+		agent := hotAgent(t)
+		w := do(New(options(agent)), "POST", "/api/v1/tips/a1b2c3/implement", body, bearer(token))
+		if acts := agent.taken(); w.Code != 200 || len(acts) != 1 || !strings.HasPrefix(acts[0], want+" by ") {
+			t.Errorf("%s: %d, acts %q", body, w.Code, acts)
+		}
+	}
+}
+
 // failing is an agent whose status cannot be read.
 type failing struct {
 	*testAgent

@@ -62,6 +62,10 @@ func TestRequests(t *testing.T) {
 			func(c *Client) error { _, err := c.Implement(ctx, "a1", "hot"); return err },
 			"POST", "/protip/api/v1/tips/a1/implement", `{"why":"hot"}`, "[]",
 		},
+		"implement with downtime": {
+			func(c *Client) error { _, err := c.ImplementWithDowntime(ctx, "a1", "hot"); return err },
+			"POST", "/protip/api/v1/tips/a1/implement", `{"downtime":true,"why":"hot"}`, "[]",
+		},
 		"dismiss": {
 			func(c *Client) error { _, err := c.Dismiss(ctx, "a1", "7d", ""); return err },
 			"POST", "/protip/api/v1/tips/a1/dismiss", `{"for":"7d","why":""}`, "{}",
