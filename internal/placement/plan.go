@@ -3,7 +3,6 @@ package placement
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 
@@ -13,20 +12,21 @@ import (
 // What a plan is made by. None of them is about a fleet or a day; docs/placement.md tells what each buys.
 const (
 	// comfort is how many standard deviations of its VMs' demand a host keeps free when it takes one more: their sum passes the
-	// host about one sample in fifteen.
-	comfort = 1.5
+	// host about one sample in eighteen, if demand were normal.
+	comfort = 1.6
 	// comfortPerAge is added for every interval that the samples are old: for so long nobody sees that a host is full.
-	comfortPerAge = 1
+	comfortPerAge = 0.9
 	// comfortFree is added where a host is freed: nothing is urgent then, and what is freed shall stay so.
-	comfortFree = 0.5
+	comfortFree = 0.4
 	// freeBelow is how full, at most, a host may be to be freed, as a share of the VMs that such a host holds. Fuller ones cost
 	// more moves than the saving lasts. It counts where CPU is scarce: memory that is free stays free.
-	freeBelow = 2.0 / 3
+	freeBelow = 0.6
 	// freeEvery is the time, in seconds, between two looks for hosts to free.
 	freeEvery = 3600
 	// notBack is the time, in seconds, in which no VM returns to a host that a plan took it from.
 	notBack = 3600
-	// worthwhile is the share of the crowded host's CPU that a move must win in demand served.
+	// worthwhile is the share of the crowded host's CPU that must be missing before load goes to hosts without comfort, and that
+	// each move must then win in demand served; of many small VMs, half of what one of them has on average.
 	worthwhile = 0.02
 )
 
@@ -49,17 +49,15 @@ type Rebalance struct {
 	// PeakWatts are what hosts draw when busy. Where that is known, hosts that need less for the same work are filled first.
 	PeakWatts map[inventory.ID]float64
 	Past      Past // what the plan before this one returned
-
-	reserve HostReserve
 }
 
 // Past is what a plan must know of those before it.
 type Past struct {
-	Freed float64                    `json:"freed"` // when hosts to be freed were looked for
-	Left  map[inventory.ID]Departure `json:"left,omitempty"`
+	Freed float64                      `json:"freed"` // when hosts to be freed were looked for
+	Left  map[inventory.ID][]Departure `json:"left"`  // by VM, of the last hour; nil before the first plan
 }
 
-// Departure is the host that a plan last took a VM from.
+// Departure is a host that a plan took a VM from.
 type Departure struct {
 	Host inventory.ID `json:"host"`
 	At   float64      `json:"at"`
@@ -99,13 +97,11 @@ func Plan(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Pol
 	if !(r.MemoryCeiling > 0) {
 		r.MemoryCeiling = p.Ceiling
 	}
-	ceiling := p.Ceiling
-	r.reserve = p.HostReserve
-	c := &planner{scene: stageOf(s, e, r, p), ceiling: ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
+	c := &planner{scene: stageOf(s, e, r, p), ceiling: p.Ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
 	left := c.evacuate()
 	if p.Fill {
 		c.relieve()
-		if _, ran := c.past.ran(); !ran || r.Now-c.past.Freed >= freeEvery {
+		if r.Past.Left == nil || r.Now-c.past.Freed >= freeEvery {
 			c.past.Freed = r.Now
 			c.free()
 		}
@@ -114,15 +110,16 @@ func Plan(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Pol
 	return Course{Waves: c.waves(), Left: left, Past: c.past}
 }
 
-func (p Past) ran() (float64, bool) { return p.Freed, p.Left != nil && p.Freed != 0 }
-
 // clone keeps what still counts.
 func (p Past) clone(now float64) Past {
-	left := maps.Clone(p.Left)
-	if left == nil {
-		left = map[inventory.ID]Departure{}
+	left := map[inventory.ID][]Departure{}
+	for vm, all := range p.Left {
+		for _, d := range all {
+			if now-d.At < notBack {
+				left[vm] = append(left[vm], d)
+			}
+		}
 	}
-	maps.DeleteFunc(left, func(_ inventory.ID, d Departure) bool { return now-d.At >= notBack })
 	return Past{p.Freed, left}
 }
 
@@ -139,7 +136,7 @@ func (c *planner) room(v, to int) bool {
 		h.now.MemoryBytes+a.Now.MemoryBytes > c.want.MemoryCeiling*h.capacity.MemoryBytes {
 		return false
 	}
-	if d, ok := c.past.Left[a.id]; ok && d.Host == h.host.ID {
+	if slices.ContainsFunc(c.past.Left[a.id], func(d Departure) bool { return d.Host == h.host.ID }) {
 		return false
 	}
 	likely := max(a.Now.CPUHertz, a.CPUHertz+math.Sqrt(a.CPUVariance))
@@ -336,7 +333,7 @@ func (c *planner) evenOnce(i int) bool {
 		}
 	}
 	for {
-		vm, best, most := -1, -1, worthwhile*from.capacity.CPUHertz
+		vm, best, most := -1, -1, min(worthwhile, 0.5/float64(max(1, len(from.vms))))*from.capacity.CPUHertz
 		for _, v := range from.vms {
 			a := &c.vms[v]
 			if c.stays(v) || a.now(from) < most {

@@ -59,14 +59,14 @@ func stageOf(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p 
 			d.VMs[id] = v.Now
 		}
 	}
-	p.Ceiling = math.MaxFloat64 // room is the plan's own question; of the ratings it asks for rules
-	p.HostReserve = HostReserve{}
+	reserve := p.HostReserve
+	p.Ceiling, p.HostReserve = math.MaxFloat64, HostReserve{} // room is the plan's own question; of ratings it asks for rules
 	c := &scene{
 		ledger: newLedger(s, d), policy: p, want: r, at: map[inventory.ID]int{},
 		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},
 	}
 	for h := range s.Hosts() {
-		c.addHost(h, e)
+		c.addHost(h, reserve.capacity(h.Host), e)
 	}
 	for host, vms := range p.Incoming { // where they still are, they do not stay to be moved again
 		for _, id := range vms {
@@ -80,9 +80,9 @@ func stageOf(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p 
 	return c
 }
 
-func (c *scene) addHost(h inventory.HostView, e map[inventory.ID]Estimate) {
+func (c *scene) addHost(h inventory.HostView, capacity Use, e map[inventory.ID]Estimate) {
 	b := c.of(h, c.policy.Incoming[h.ID])
-	st := stage{book: b, cluster: h.Cluster, core: h.CoreHertz(), capacity: c.want.reserve.capacity(h.Host)}
+	st := stage{book: b, cluster: h.Cluster, core: h.CoreHertz(), capacity: capacity}
 	if watts := c.want.PeakWatts[h.ID]; amount(watts) && h.CPUHertz > 0 {
 		st.watts = watts / h.CPUHertz
 	}
@@ -153,7 +153,8 @@ func (c *scene) move(v, to int, code string, gain float64) {
 
 func (c *scene) note(v, from, to int, code string, gain float64) {
 	c.vms[v].moved = true
-	c.past.Left[c.vms[v].id] = Departure{c.hosts[from].host.ID, c.want.Now}
+	id := c.vms[v].id
+	c.past.Left[id] = append(c.past.Left[id], Departure{c.hosts[from].host.ID, c.want.Now})
 	c.steps = append(c.steps, step{v, from, to, code, gain})
 }
 

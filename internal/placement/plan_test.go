@@ -1,0 +1,302 @@
+package placement
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/protip/protip/internal/inventory"
+)
+
+// TestPlansAreValid holds every wave against a fleet that knows nothing of how it was found.
+func TestPlansAreValid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, p, _ := anyFleet(t)
+		p.Fill = rapid.Bool().Draw(t, "fill")
+		_, e := Followed{}.Next(Observed(s), nil, 0)
+		r := Rebalance{In: rapid.IntRange(0, 2).Draw(t, "in"), Out: rapid.IntRange(0, 2).Draw(t, "out"), Age: rapid.Float64Range(0, 1).Draw(t, "age")}
+		for h := range s.Hosts() {
+			if rapid.IntRange(0, 3).Draw(t, "evacuate") == 0 {
+				r.Evacuate = append(r.Evacuate, h.ID)
+			}
+		}
+		c := Plan(s, e, r, p)
+		if again := Plan(s, e, r, p); !reflect.DeepEqual(c, again) {
+			t.Fatal("the same values gave another plan")
+		}
+		on := map[inventory.ID]inventory.ID{}
+		for vm := range s.VMs() {
+			on[vm.ID] = vm.Host
+		}
+		moved := map[inventory.ID]bool{}
+		for n, wave := range c.Waves {
+			if len(wave) == 0 {
+				t.Fatalf("wave %d is empty", n)
+			}
+			if why := invalid(s, e, wave, on, r, p); why != "" {
+				t.Fatalf("wave %d: %s", n, why)
+			}
+			for _, m := range wave {
+				if moved[m.VM] {
+					t.Fatalf("%s moves twice", m.Name)
+				}
+				moved[m.VM], on[m.VM] = true, m.To
+			}
+		}
+		left := map[inventory.ID]bool{}
+		for _, l := range c.Left {
+			if l.Why == "" {
+				t.Fatalf("%s is left over for no reason", l.Name)
+			}
+			left[l.VM] = true
+		}
+		for vm := range s.VMs() {
+			if runs(vm.VM) && slices.Contains(r.Evacuate, on[vm.ID]) && !left[vm.ID] {
+				t.Fatalf("%s is still on a host to be emptied, and nothing says why", vm.Name)
+			}
+		}
+	})
+}
+
+// invalid is what may never be so while the moves of a wave are under way.
+func invalid(s *inventory.Snapshot, e map[inventory.ID]Estimate, wave []Step, on map[inventory.ID]inventory.ID, r Rebalance, p Policy) string {
+	in, out := map[inventory.ID][]inventory.ID{}, map[inventory.ID]int{}
+	for _, m := range wave {
+		vm, _ := s.VM(m.VM)
+		to, _ := s.Host(m.To)
+		src, _ := s.Source("vc")
+		_, measured := to.Samples.Value(inventory.HostCPUUsage)
+		switch {
+		case on[m.VM] != m.From || m.From == m.To:
+			return m.Name + " is not where it is said to be"
+		case !runs(vm.VM) || p.Frozen[m.VM] != "":
+			return m.Name + " may not be moved"
+		case !src.Up || !measured || to.Maintenance || to.Connection != inventory.Connected || slices.Contains(r.Evacuate, m.To):
+			return to.Name + " takes nothing"
+		case m.Why == "":
+			return m.Name + " moves for no reason"
+		}
+		in[m.To] = append(in[m.To], m.VM)
+		out[m.From]++
+		if r.In > 0 && len(in[m.To]) > r.In || r.Out > 0 && out[m.From] > r.Out {
+			return "more moves at once than allowed"
+		}
+		there := map[inventory.ID]bool{}
+		for other, host := range on {
+			if v, _ := s.VM(other); v.VM != nil && runs(v.VM) && host == m.To {
+				there[other] = true
+			}
+		}
+		for _, other := range append(slices.Clone(in[m.To]), p.Incoming[m.To]...) {
+			there[other] = other != m.VM
+		}
+		memory := e[m.VM].Now.MemoryBytes
+		for other, is := range there {
+			if is {
+				memory += e[other].Now.MemoryBytes
+			}
+		}
+		if memory > p.Ceiling*to.MemoryBytes*(1+1e-9) {
+			return fmt.Sprintf("%s holds %.0f GiB", to.Name, memory/gib)
+		}
+		cluster, _ := s.Cluster(clusterID)
+		for _, rule := range cluster.Rules {
+			for _, other := range rule.VMs {
+				if rule.Enabled && rule.Mandatory && rule.Kind == inventory.AntiAffinity && slices.Contains(rule.VMs, m.VM) && other != m.VM && there[other] {
+					return m.Name + " meets a VM that it must not"
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// day lets ten hosts live for a day of noise, and carries out every plan.
+func day(t *testing.T, seed uint64, fill bool, each func(at float64, s *inventory.Snapshot, c Course)) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 0))
+	on, level := make([]int, 80), make([]float64, 80)
+	for v := range on {
+		on[v], level[v] = r.IntN(10), 8*r.Float64()
+	}
+	var f Followed
+	var past Past
+	for step := range 288 {
+		fleet, use := newFleet(), make([]float64, 10)
+		for v := range on {
+			if r.IntN(100) == 0 {
+				level[v] = 8 * r.Float64()
+			}
+			cpu := level[v] * (0.5 + r.Float64())
+			use[on[v]] += cpu
+			fleet.vm(fmt.Sprintf("v%d", v), fmt.Sprintf("h%d", on[v]), cpu, 4)
+		}
+		for h := range use {
+			fleet.host(fmt.Sprintf("h%d", h), use[h], 50)
+		}
+		s, at := fleet.snapshot(), 300*float64(step)
+		var e map[inventory.ID]Estimate
+		f, e = f.Next(Observed(s), nil, at)
+		c := Plan(s, e, Rebalance{Now: at, In: 2, Out: 2, Past: past}, Policy{Ceiling: 0.85, Fill: fill})
+		past = c.Past
+		each(at, s, c)
+		for _, m := range slices.Concat(c.Waves...) {
+			var v int
+			_, _ = fmt.Sscanf(m.VM.Ref, "v%d", &v)
+			_, _ = fmt.Sscanf(m.To.Ref, "h%d", &on[v])
+		}
+	}
+}
+
+func TestNoVMGoesBackAndForth(t *testing.T) {
+	for _, fill := range []bool{true, false} {
+		moves := 0
+		for seed := range uint64(5) {
+			left := map[[2]inventory.ID]float64{}
+			day(t, seed, fill, func(at float64, _ *inventory.Snapshot, c Course) {
+				for _, m := range slices.Concat(c.Waves...) {
+					if then, ok := left[[2]inventory.ID{m.VM, m.To}]; ok && at-then < notBack {
+						t.Errorf("fill %v, seed %d: %s is back on %s after %.0f s", fill, seed, m.Name, m.To.Ref, at-then)
+					}
+					left[[2]inventory.ID{m.VM, m.From}] = at
+					moves++
+				}
+			})
+		}
+		if moves == 0 {
+			t.Errorf("fill %v: nothing moved, so nothing was shown", fill)
+		}
+	}
+}
+
+func planOf(s *inventory.Snapshot, r Rebalance, p Policy) Course {
+	_, e := Followed{}.Next(Observed(s), nil, 0)
+	return Plan(s, e, r, p)
+}
+
+func TestPlanEmptiesAHost(t *testing.T) {
+	f := newFleet().host("old", 12, 48).host("b", 0, 0).host("c", 0, 0)
+	for n := range 12 {
+		f.vm(fmt.Sprintf("v%d", n), "old", 1, 4)
+	}
+	c := planOf(f.snapshot(), Rebalance{Evacuate: []inventory.ID{hostID("old")}, In: 2, Out: 3}, Policy{Ceiling: 0.8})
+	if moves := slices.Concat(c.Waves...); len(moves) != 12 || len(c.Waves) != 4 || len(c.Left) != 0 {
+		t.Errorf("%d moves in %d waves, left %v", len(moves), len(c.Waves), c.Left)
+	}
+}
+
+func TestPlanSaysWhatItCannotEmpty(t *testing.T) {
+	f := newFleet().host("old", 2, 32).host("full", 4, 70).vm("big", "old", 1, 16).vm("small", "old", 1, 8).vm("held", "old", 1, 1).vm("there", "full", 4, 70)
+	p := Policy{Ceiling: 0.8, Frozen: map[inventory.ID]string{vmID("held"): "moved an hour ago"}}
+	c := planOf(f.snapshot(), Rebalance{Evacuate: []inventory.ID{hostID("old")}}, p)
+	if len(c.Waves) != 1 || len(c.Waves[0]) != 1 || c.Waves[0][0].Name != "small" {
+		t.Errorf("waves %+v", c.Waves)
+	}
+	if len(c.Left) != 2 || c.Left[0].Name != "big" || c.Left[1].Why != "moved an hour ago" {
+		t.Errorf("left %+v", c.Left)
+	}
+}
+
+func TestPlanUsesANewHost(t *testing.T) {
+	f := newFleet().host("hot", 50, 40).host("warm", 38, 40).host("new", 0, 0)
+	for n := range 10 {
+		f.vm(fmt.Sprintf("h%d", n), "hot", 5, 4).vm(fmt.Sprintf("w%d", n), "warm", 3.8, 4)
+	}
+	c := planOf(f.snapshot(), Rebalance{}, Policy{Ceiling: 0.8})
+	moves := slices.Concat(c.Waves...)
+	if len(moves) < 2 || len(moves) > 5 {
+		t.Errorf("%d moves", len(moves))
+	}
+	for _, m := range moves {
+		if m.From != hostID("hot") || m.To != hostID("new") || m.For != ForRelief || m.GainedHertz <= 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
+func TestPlanLeavesACalmFleetAlone(t *testing.T) {
+	f := newFleet().host("a", 36, 40).host("b", 4, 10)
+	for n := range 9 {
+		f.vm(fmt.Sprintf("v%d", n), "a", 4, 4)
+	}
+	if c := planOf(f.vm("w", "b", 4, 4).snapshot(), Rebalance{}, Policy{Ceiling: 0.8}); len(c.Waves) != 0 {
+		t.Errorf("%+v", c.Waves)
+	}
+}
+
+func TestFollowedForgetsAndRemembers(t *testing.T) {
+	a, b := vmID("a"), vmID("b")
+	f, e := Followed{}.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 2}, b: {CPUHertz: 6}}}, nil, 0)
+	if e[a].CPUHertz != 3 || e[b].CPUHertz != 5 || e[a].CPUVariance != 4 {
+		t.Fatalf("first seen: %+v", e)
+	}
+	next, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 5}}}, nil, levelHalfLife)
+	if math.Abs(e[a].CPUHertz-4) > 1e-9 || len(next.vms) != 1 {
+		t.Errorf("an hour later: %+v", e)
+	}
+	if again, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: math.NaN()}}}, nil, 1); len(e) != 0 || len(again.vms) != 0 {
+		t.Errorf("no number: %+v", e)
+	}
+	_, e = Followed{}.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 2}, b: {CPUHertz: 6}}}, map[inventory.ID]float64{a: 4, b: 8}, 0)
+	if math.Abs(e[a].CPUHertz-2.25) > 1e-9 || math.Abs(e[b].CPUHertz-5.5) > 1e-9 {
+		t.Errorf("by size: %+v", e)
+	}
+}
+
+// BenchmarkPlan is a whole plan, from the snapshot to its waves: every twentieth host is crowded, and half of them could be freed.
+func BenchmarkPlan(b *testing.B) {
+	for _, size := range [][2]int{{64, 8000}, {1000, 10000}, {113, 15769}} {
+		s := unevenFleet(size[0], size[1])
+		_, e := Followed{}.Next(Observed(s), nil, 0)
+		for _, fill := range []bool{false, true} {
+			b.Run(fmt.Sprintf("hosts=%d/vms=%d/fill=%v", size[0], size[1], fill), func(b *testing.B) {
+				var took []time.Duration
+				moves := 0
+				for b.Loop() {
+					began := cpuTime()
+					c := Plan(s, e, Rebalance{In: 2, Out: 2, MemoryCeiling: 1}, Policy{Ceiling: 0.85, Fill: fill})
+					took = append(took, cpuTime()-began)
+					moves = len(slices.Concat(c.Waves...))
+				}
+				if moves == 0 {
+					b.Fatal("nothing to plan")
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-cpu-ms")
+				b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-cpu-ms")
+				b.ReportMetric(float64(moves), "moves")
+			})
+		}
+	}
+}
+
+func unevenFleet(hosts, vms int) *inventory.Snapshot {
+	f := newFleet()
+	r := rand.New(rand.NewPCG(1, 1))
+	use, memory := make([]float64, hosts), make([]float64, hosts)
+	each := 40 * float64(hosts) / float64(vms)
+	for v := range vms {
+		h := v % hosts
+		share := 0.3
+		switch {
+		case h%20 == 0:
+			share = 1.2
+		case h%2 == 0:
+			share = 0.55
+		}
+		cpu := each * share * (0.5 + r.Float64())
+		use[h] += cpu
+		memory[h] += each
+		f.vm(fmt.Sprintf("v%05d", v), fmt.Sprintf("h%04d", h), cpu, each)
+	}
+	for h := range hosts {
+		f.host(fmt.Sprintf("h%04d", h), use[h], memory[h])
+	}
+	return f.snapshot()
+}
