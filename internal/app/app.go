@@ -59,6 +59,7 @@ type App struct {
 	kept     *tsdb.Store          // nil: it is kept elsewhere, or not at all
 	acting   *acting              // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
+	events   *web.Events
 	pages    http.Handler
 	settings atomic.Pointer[settings]
 	reload   sync.Mutex // one reload at a time
@@ -121,12 +122,14 @@ func New(ctx context.Context, o Options) (*App, error) {
 	if err != nil {
 		return nil, errors.Join(err, a.closeHistory(), a.store.Close())
 	}
+	a.events = web.NewEvents(time.Now(), o.Log) // two runs of one demo begin at the same time of its clock
 	a.pages = web.New(web.Options{
 		Agent:         agent{a},
 		Metrics:       exposition.New(a.Snapshot, registry, o.Log),
 		Prometheus:    a.prometheusAPI(),
 		OperatorToken: a.operatorToken,
 		Alerts:        a.alertReceiver(),
+		Events:        a.events,
 		LoopbackOnly:  o.LoopbackOnly,
 		Log:           o.Log,
 	})
@@ -166,6 +169,7 @@ func (a *App) Run(ctx context.Context) error {
 		})
 	}
 	<-ctx.Done()
+	a.events.Close() // the server waits for its streams
 	running.Wait()
 	if a.acting != nil {
 		a.acting.close()
@@ -199,4 +203,5 @@ func (a *App) notify(e Event) {
 	defer a.notifying.Unlock()
 	e.At = a.clock.Now()
 	a.o.Notify(e)
+	a.events.Publish(web.News(e))
 }

@@ -254,10 +254,13 @@ func vmSamples(ref string, at time.Time, hertz float64) inventory.SampleSet {
 	}}
 }
 
-// options serve an agent with the token of these tests.
+// options serve an agent with the token of these tests, and an event stream that ends at once.
 func options(a Agent) Options {
+	events := NewEvents(now, slog.New(slog.DiscardHandler))
+	events.Close()
 	return Options{
 		Agent:         a,
+		Events:        events,
 		Metrics:       http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "protip_up 1\n") }),
 		OperatorToken: func() (string, error) { return token + "\n", nil },
 		Log:           slog.New(slog.DiscardHandler),

@@ -22,6 +22,7 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"GET /api/v1/place":                {target: "/api/v1/place?vm=web"},
 	"GET /api/v1/reserve":              {target: "/api/v1/reserve?explain=true"},
 	"GET /api/v1/actions":              {target: "/api/v1/actions"},
+	"GET /api/v1/events":               {target: "/api/v1/events"},
 	"GET /api/v1/tips":                 {target: "/api/v1/tips?state=active"},
 	"GET /api/v1/tips/{id}":            {target: "/api/v1/tips/a1b2c3"},
 	"GET /{$}":                         {target: "/"},

@@ -32,11 +32,17 @@ type Evidence struct {
 }
 
 func tipOf(t rules.Tip, mode Mode) Tip {
+	view := seen(t)
+	view.NextCommand, view.Hint = next(t, mode)
+	return view
+}
+
+// seen is a tip without what to do next.
+func seen(t rules.Tip) Tip {
 	view := Tip{Tip: t, Evidence: make([]Evidence, 0, len(t.Evidence))}
 	for _, e := range t.Evidence {
 		view.Evidence = append(view.Evidence, Evidence{e.Name, finite(e.Value), e.Unit, e.At})
 	}
-	view.NextCommand, view.Hint = next(t, mode)
 	return view
 }
 

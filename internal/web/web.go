@@ -19,6 +19,8 @@ type Options struct {
 	OperatorToken func() (string, error)
 	// Alerts takes Alertmanager's webhook; its Receiver is nil where none is configured.
 	Alerts Alerts
+	// Events are streamed at /api/v1/events; nil if nobody tells of any. Whoever made them closes them, before the server ends.
+	Events *Events
 	// LoopbackOnly answers only requests that call this machine by a loopback name, so that no page on the internet can
 	// reach a demo through a DNS name of its own that points here.
 	LoopbackOnly bool
@@ -33,7 +35,7 @@ type Alerts struct {
 
 // New is the handler of everything that the agent serves. Time-outs are the server's.
 func New(o Options) http.Handler {
-	s := &server{agent: o.Agent, metrics: o.Metrics, token: o.OperatorToken, alerts: o.Alerts, log: o.Log}
+	s := &server{agent: o.Agent, metrics: o.Metrics, token: o.OperatorToken, alerts: o.Alerts, events: o.Events, log: o.Log}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.Handle(r.method+" "+r.path, r.handler)
@@ -50,6 +52,7 @@ type server struct {
 	metrics http.Handler
 	token   func() (string, error)
 	alerts  Alerts
+	events  *Events
 	log     *slog.Logger
 }
 
@@ -75,6 +78,7 @@ func (s *server) routes() []route {
 		{"GET", "/api/v1/place", s.read(s.place)},
 		{"GET", "/api/v1/reserve", s.read(s.reserve)},
 		{"GET", "/api/v1/actions", s.read(s.actions)},
+		{"GET", "/api/v1/events", http.HandlerFunc(s.streamEvents)},
 		{"GET", "/api/v1/tips", s.read(s.tips)},
 		{"GET", "/api/v1/tips/{id}", s.read(s.tip)},
 
