@@ -203,5 +203,5 @@ func (a *App) notify(e Event) {
 	defer a.notifying.Unlock()
 	e.At = a.clock.Now()
 	a.o.Notify(e)
-	a.events.Publish(web.News(e))
+	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action})
 }
