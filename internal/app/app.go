@@ -206,5 +206,5 @@ func (a *App) notify(e Event) {
 	if e.Offer != nil { // the tip says of itself that it waits; the stream tells what changes
 		return
 	}
-	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action})
+	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action, Offer: (*web.Offer)(e.Offer)})
 }
