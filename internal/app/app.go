@@ -203,7 +203,7 @@ func (a *App) notify(e Event) {
 	defer a.notifying.Unlock()
 	e.At = a.clock.Now()
 	a.o.Notify(e)
-	if e.Offer != nil { // the tip says of itself that it waits; the stream tells what changes
+	if e.Offer != nil { // the stream tells what changes, and an offer changes nothing
 		return
 	}
 	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action, Offer: (*web.Offer)(e.Offer)})
