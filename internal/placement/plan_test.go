@@ -157,7 +157,7 @@ func day(t *testing.T, seed uint64, fill bool, each func(at float64, s *inventor
 func TestNoVMGoesBackAndForth(t *testing.T) {
 	for _, fill := range []bool{true, false} {
 		moves := 0
-		for seed := range uint64(5) {
+		for _, seed := range []uint64{3, 4} { // where a VM that went on twice once came back
 			left := map[[2]inventory.ID]float64{}
 			day(t, seed, fill, func(at float64, _ *inventory.Snapshot, c Course) {
 				for _, m := range slices.Concat(c.Waves...) {
