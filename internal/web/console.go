@@ -21,6 +21,8 @@ var (
 	consoleHTML string
 	//go:embed console.css
 	consoleCSS string
+	//go:embed console.js
+	consoleJS string
 	//go:embed favicon.svg
 	favicon string
 )

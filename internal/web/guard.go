@@ -40,7 +40,7 @@ func (s *server) guard(next http.Handler, loopbackOnly bool) http.Handler {
 }
 
 var securityHeaders = map[string]string{
-	"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; " +
+	"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	"X-Content-Type-Options":     "nosniff",
 	"X-Frame-Options":            "DENY",

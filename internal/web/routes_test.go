@@ -27,6 +27,7 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"GET /api/v1/tips/{id}":            {target: "/api/v1/tips/a1b2c3"},
 	"GET /{$}":                         {target: "/"},
 	"GET /console.css":                 {target: "/console.css"},
+	"GET /console.js":                  {target: "/console.js"},
 	"GET /favicon.svg":                 {target: "/favicon.svg"},
 	"POST /-/reload":                   {"/-/reload", `{"why":"new pack"}`, "reload  by operator token because new pack"},
 	"POST /api/v1/pause":               {"/api/v1/pause", `{"source":"muc","why":"audit"}`, "pause muc by operator token because audit"},

@@ -93,6 +93,7 @@ func (s *server) routes() []route {
 
 		{"GET", "/{$}", http.HandlerFunc(s.console)},
 		{"GET", "/console.css", asset("text/css; charset=utf-8", consoleCSS)},
+		{"GET", "/console.js", asset("text/javascript; charset=utf-8", consoleJS)},
 		{"GET", "/favicon.svg", asset("image/svg+xml", favicon)},
 	}
 }
