@@ -206,5 +206,5 @@ func (a *App) notify(e Event) {
 	if e.Offer != nil { // the stream tells what changes, and an offer changes nothing
 		return
 	}
-	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action, Offer: (*web.Offer)(e.Offer)})
+	a.events.Publish(web.News{At: e.At, Source: e.Source, Change: e.Change, Tip: e.Tip, Action: e.Action})
 }

@@ -39,7 +39,7 @@
   }
 
   const events = new EventSource("/api/v1/events");
-  for (const kind of ["source", "change", "tip", "action", "offer", "reset"]) {
+  for (const kind of ["source", "change", "tip", "action", "reset"]) {
     events.addEventListener(kind, () => later(300));
   }
   later(1000);

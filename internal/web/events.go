@@ -60,14 +60,6 @@ type News struct {
 	Change *inventory.Change
 	Tip    *rules.Change
 	Action *remediation.Action // took a step
-	Offer  *Offer
-}
-
-// Offer is a plan that waits for a person to agree to its downtime.
-type Offer struct {
-	Tip      rules.Tip
-	Downtime string // of which VMs, and why, in words
-	Actions  []remediation.Action
 }
 
 // shown is the news by its kind, one word, and as the stream shows it.
@@ -83,8 +75,6 @@ func (n News) shown() (kind string, about map[string]any) {
 		kind, about["change"] = "change", n.Change
 	case n.Tip != nil:
 		kind, about["tip"], about["from"], about["dropped"] = "tip", seen(n.Tip.Tip), n.Tip.From, n.Tip.Dropped
-	case n.Offer != nil:
-		kind, about["tip"], about["downtime"], about["actions"] = "offer", seen(n.Offer.Tip), n.Offer.Downtime, n.Offer.Actions
 	default:
 		kind, about["action"] = "action", n.Action
 	}
