@@ -28,10 +28,11 @@ const (
 	serving    = "PROTIP_TEST_SERVE_HYPERV"
 )
 
-// TestServe is no test: it is the simulator of a benchmark, in a process of its own so that what it costs is not counted.
-func TestServe(t *testing.T) {
+// BenchmarkServe is the simulator of another benchmark, in a process of its own so that what it costs is not counted. It measures
+// nothing, and ends with its standard input.
+func BenchmarkServe(b *testing.B) {
 	if os.Getenv(serving) == "" {
-		t.Skip("only a benchmark starts it")
+		b.Skip("only another benchmark starts it")
 	}
 	nodes := make([]sim.Node, benchNodes)
 	for i := range benchVMs {
@@ -45,21 +46,21 @@ func TestServe(t *testing.T) {
 	}
 	c, err := sim.New(sim.Options{Nodes: nodes, Load: load.Steady(load.Use{CPU: 0.2, MemoryConsumed: 0.5, DiskRead: 1e6, NetReceived: 1e6})})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer c.Close()
 	var urls []string
 	for _, n := range c.Nodes() {
 		urls = append(urls, c.URL(n))
 	}
-	b, _ := json.Marshal(urls)
-	fmt.Printf("\nserving %s\n", b)
+	list, _ := json.Marshal(urls)
+	fmt.Printf("\nserving %s\n", list)
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the benchmark ends
 }
 
 func serveApart(b *testing.B) (urls []string) {
 	b.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServe$", "-test.v", "-test.timeout=10m")
+	cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkServe$", "-test.benchtime=1x", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), serving+"=1")
 	in, err := cmd.StdinPipe()
 	if err != nil {
