@@ -337,7 +337,11 @@ func TestBreaker(t *testing.T) {
 		}
 		return ""
 	})
-	actions := a.actions()
+	// What protip itself held back, for want of fresh figures, is no fault.
+	carriedOut := func() []remediation.Action {
+		return slices.DeleteFunc(a.actions(), func(act remediation.Action) bool { return !act.Sent() })
+	}
+	actions := carriedOut()
 	if len(actions) != 2 || sent(vc) != 2 {
 		t.Fatalf("%d actions and %d migrations opened it, want 2", len(actions), sent(vc))
 	}
@@ -351,7 +355,7 @@ func TestBreaker(t *testing.T) {
 	}
 	a.awaitTip("HostHot", actions[0].From, rules.Active)
 	r.throughout(6*interval, func() string { // longer than what a remedy has to settle
-		if sent(vc) != 2 || len(a.actions()) != 2 {
+		if sent(vc) != 2 || len(carriedOut()) != 2 {
 			return "it goes on with the breaker open"
 		}
 		return ""
