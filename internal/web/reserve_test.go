@@ -78,12 +78,13 @@ func TestPlaceANewVM(t *testing.T) {
 	}
 	const some = "/api/v1/place?vcpus=4&cpu_hertz=2e9&memory_bytes=1"
 	for target, want := range map[string]string{
-		"/api/v1/place?vcpus=4":                              `cpu_hertz ""`,
-		"/api/v1/place?cpu_hertz=1":                          `memory_bytes ""`,
-		some + "&vm=web":                                     "vm names one that exists",
-		some + "&tag=shop":                                   "category/name",
-		some + "&ha=7":                                       "write true or false",
-		some + "&cluster=nowhere":                            "no cluster has the name",
+		"/api/v1/place?vcpus=4":     `cpu_hertz ""`,
+		"/api/v1/place?cpu_hertz=1": `memory_bytes ""`,
+		some + "&vm=web":            "vm names one that exists",
+		some + "&tag=shop":          "category/name",
+		some + "&ha=7":              "write true or false",
+		some + "&cluster=nowhere":   "no cluster has the name",
+
 		"/api/v1/place?vcpus=0&cpu_hertz=1&memory_bytes=1":   "vcpus",
 		"/api/v1/place?vcpus=1&cpu_hertz=NaN&memory_bytes=1": "cpu_hertz",
 		"/api/v1/place?vcpus=1&cpu_hertz=Inf&memory_bytes=1": "cpu_hertz",
