@@ -150,6 +150,9 @@ func (n *narrator) patience(rule string) string {
 
 // next is what happens to a new tip, or what has to.
 func (n *narrator) next(t rules.Tip) string {
+	if t.Remedy.Action == rules.NoRemedy {
+		return "protip tips show " + t.ID
+	}
 	switch n.acts {
 	case "automatic":
 		return "the configuration lets this rule act by itself in this cluster"
