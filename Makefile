@@ -9,7 +9,7 @@ RACE := $(if $(shell command -v gcc || command -v clang),-race)
 
 .PHONY: demo build test race lint bench e2e e2e-kvm e2e-kvm-faults tools
 
-## demo: two simulated vCenters and the agent, on this machine; ARGS="--seed 7 --once" and so on
+## demo: two simulated vCenters, a simulated Hyper-V cluster and the agent, on this machine; ARGS="--seed 7 --once" and so on
 demo:
 	$(GO) run ./cmd/protip demo $(ARGS)
 
