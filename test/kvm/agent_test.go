@@ -36,12 +36,12 @@ description: Hosts whose guests wait for their one core.
 rules:
   - name: HostCPUOverload
     on: host
-    when: host.cpu_usage_ratio > 0.77 && host.cpu_contention_ratio > 0.05 && !host.maintenance
+    when: host.cpu_usage_ratio > 0.7 && host.cpu_contention_ratio > 0.05 && !host.maintenance
     for: 3s
-    clear: host.cpu_usage_ratio < 0.74
+    clear: host.cpu_usage_ratio < 0.68
     severity: warning
     summary: "{{host.name}} uses {{percent(host.cpu_usage_ratio)}} of its CPU; its VMs wait {{percent(host.cpu_contention_ratio)}} of the time"
-    remedy: {action: rebalance-host, cpu_below: 0.73}
+    remedy: {action: rebalance-host, cpu_below: 0.7}
   - name: ServiceSlow
     on: service
     when: service.latency_seconds > 0.09 && vm.powered_on && !host.maintenance
@@ -51,6 +51,10 @@ rules:
     summary: "{{service.name}} takes {{duration(service.latency_seconds)}}; it runs in {{vm.name}} on {{host.name}}, which uses {{percent(host.cpu_usage_ratio)}} of its CPU"
     remedy: {action: migrate}
 `
+
+// burn is what each of two guests on a hot host wants of its core. Both get in each other's way, and what one of them wants and the other
+// uses is well below what the pack finds too much; it leaves the same room for one guest alone.
+const burn = 0.5
 
 // agent is the built program, run on the lab.
 type agent struct {
@@ -196,17 +200,22 @@ func (a *agent) awaitTip(rule string, states ...rules.State) (tip web.Tip) {
 	return tip
 }
 
+// awaitAction waits for an action that is so; others, such as a plan's second move that is not needed any more, may be there too.
 func (a *agent) awaitAction(what string, ok func(remediation.Action) bool) (act remediation.Action) {
 	a.t.Helper()
 	eventually(a.t, "an action is "+what, func() error {
 		actions, err := a.Actions(a.t.Context(), "")
-		if err != nil || len(actions) == 0 {
-			return fmt.Errorf("%d actions, %w", len(actions), err)
+		if err != nil {
+			return err
 		}
-		if act = actions[0]; !ok(act) {
-			return fmt.Errorf("it is %s (outcome %q): %s", act.State, act.Outcome, act.Error)
+		said := []string{fmt.Sprintf("of %d actions none is", len(actions))}
+		for _, act = range actions {
+			if ok(act) {
+				return nil
+			}
+			said = append(said, fmt.Sprintf("%s is %s (outcome %q): %s", act.VMName, act.State, act.Outcome, act.Error))
 		}
-		return nil
+		return errors.New(strings.Join(said, "; "))
 	})
 	return act
 }
@@ -279,7 +288,7 @@ func TestAgentRelievesAHost(t *testing.T) {
 	g1, g2 := l.Boot(t, l.A, "g1"), l.Boot(t, l.A, "g2")
 	a := run(t, l.configure(t, "", ""))
 	for _, g := range []*Guest{g1, g2} {
-		g.Burn(t, 0.62)
+		g.Burn(t, burn)
 	}
 	t.Logf("%5.1f s: two guests burn on %s", time.Since(began).Seconds(), l.A.Name)
 	t.Cleanup(func() {
@@ -305,7 +314,7 @@ func TestAgentRelievesAHost(t *testing.T) {
 	a.awaitTip("HostCPUOverload", rules.Resolved)
 	pause := moved.Pause(act.StartingAt)
 	for _, h := range l.Hosts() {
-		if used := usage(t, h); used > 0.77 {
+		if used := usage(t, h); used > 0.7 {
 			t.Errorf("%s uses %.2f of its core after the move", h.Name, used)
 		}
 	}
@@ -359,7 +368,7 @@ func TestAgentKilled(t *testing.T) {
 	dir := l.configure(t, ", bandwidth: 4", "")
 	first := run(t, dir)
 	for _, g := range []*Guest{g1, g2} {
-		g.Burn(t, 0.62)
+		g.Burn(t, burn)
 	}
 	first.awaitAction("under way", func(act remediation.Action) bool { return act.State == remediation.Started })
 	first.end(syscall.SIGKILL)

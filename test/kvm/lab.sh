@@ -30,8 +30,9 @@ for h in a b; do
 	i=$((i + 1))
 	mkdir -p "$dir/$h/root" "$dir/$h/run" "$dir/$h/lib" "$dir/$h/cache" "$dir/$h/log"
 	rm -rf "$dir/$h/etc" && cp -a "$root/etc" "$dir/$h/etc"
-	# It dies with this shell, and takes its process 1, and so all of its processes, with it.
-	setpriv --pdeathsig KILL unshare --mount --uts --net --pid --fork --kill-child=KILL --propagation private \
+	# It dies with this shell, and takes its process 1, and so all of its processes, with it. Whatever else this machine does has to wait
+	# for its hosts: a guest's waiting for its core is what the other guest takes of it, and nothing else.
+	setpriv --pdeathsig KILL nice -n -19 unshare --mount --uts --net --pid --fork --kill-child=KILL --propagation private \
 		sh "$dir/host.sh" "$dir" "$h" "$n" "$i" "$root" </dev/null >"$dir/$h/log/init" 2>&1 &
 	echo $! >"$dir/$h/unshare.pid"
 	until [ "$(readlink "/proc/$!/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
