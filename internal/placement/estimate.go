@@ -25,6 +25,7 @@ type Estimate struct {
 	// CPUHertz is the level about which its CPU demand varies, and CPUVariance how much, in hertz squared.
 	CPUHertz    float64
 	CPUVariance float64
+	Flow        Flow // as far as it is known
 }
 
 // Followed is the demand of every VM as its samples told it, one after the other. The zero Followed has seen none.
@@ -68,7 +69,7 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: spread * size * size}
 		}
 		next.vms[id] = v
-		out[id] = Estimate{Now: use, CPUHertz: v.level, CPUVariance: v.variance}
+		out[id] = Estimate{Now: use, CPUHertz: v.level, CPUVariance: v.variance, Flow: d.Flows[id]}
 	}
 	return next, out
 }
@@ -111,4 +112,6 @@ func (d Demand) moments(sizes map[inventory.ID]float64) (mean, variance float64)
 }
 
 // valid refuses what no follower can mean.
-func (e Estimate) valid() bool { return e.Now.valid() && amount(e.CPUHertz) && amount(e.CPUVariance) }
+func (e Estimate) valid() bool {
+	return e.Now.valid() && amount(e.CPUHertz) && amount(e.CPUVariance) && e.Flow.valid()
+}

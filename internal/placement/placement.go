@@ -39,6 +39,20 @@ type Flow struct {
 	NetworkBytesPerSecond float64 `json:"network_bytes_per_second"`
 }
 
+func (f Flow) valid() bool { return amount(f.DiskBytesPerSecond) && amount(f.NetworkBytesPerSecond) }
+
+// plus is the sum; with a sign of -1 the difference, which is not negative.
+func (f Flow) plus(g Flow, sign float64) Flow {
+	return Flow{max(0, f.DiskBytesPerSecond+sign*g.DiskBytesPerSecond), max(0, f.NetworkBytesPerSecond+sign*g.NetworkBytesPerSecond)}
+}
+
+// carries reports whether a host that moves f may move g too, by a ceiling of what it can move, as far as that is known.
+func (f Flow) carries(g Flow, ceiling float64, host Flow) bool {
+	sum := f.plus(g, 1)
+	return (!(host.DiskBytesPerSecond > 0) || g.DiskBytesPerSecond == 0 || sum.DiskBytesPerSecond <= ceiling*host.DiskBytesPerSecond) &&
+		(!(host.NetworkBytesPerSecond > 0) || g.NetworkBytesPerSecond == 0 || sum.NetworkBytesPerSecond <= ceiling*host.NetworkBytesPerSecond)
+}
+
 // Policy is what the operator wants of a placement.
 type Policy struct {
 	// Ceiling is the utilisation of CPU and of memory, 0..1, that no host may pass by a move.

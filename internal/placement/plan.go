@@ -2,7 +2,6 @@ package placement
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 
@@ -35,20 +34,32 @@ const (
 	ForRelief     = "relief"     // the host cannot serve its VMs
 	ForFreeing    = "freeing"    // the host is not needed
 	ForEvacuation = "evacuation" // the host is to be emptied
+	ForShare      = "share"      // the target is to take its share of the load
 )
 
 // Rebalance is what a plan is asked for, beside the policy. Policy.Fill frees hosts, and otherwise all hosts are used.
 type Rebalance struct {
-	Now      float64        // seconds, on the clock of the samples
-	Age      float64        // of the samples, in sampling intervals: 0 if they are of this moment
-	Evacuate []inventory.ID // hosts that are to be emptied
+	Now float64 // seconds, on the clock of the samples
+	Age float64 // of the samples, in sampling intervals: 0 if they are of this moment
+	// Evacuate are hosts that are to be emptied, as far as their VMs can go anywhere without crowding a host.
+	Evacuate []inventory.ID
+	// Free are hosts that are to be emptied if that costs no comfort, each wholly or not at all.
+	Free []inventory.ID
+	// Occupy are hosts that are to take their share of their cluster's load, as new ones should.
+	Occupy []inventory.ID
+	// Only leaves it at what Evacuate, Free and Occupy ask for.
+	Only bool
 	// In and Out are how many VMs a host may take and give at once; 0 is any number.
 	In, Out int
 	// MemoryCeiling is the policy's ceiling for memory, where it is another one; 0 is the same.
 	MemoryCeiling float64
 	// PeakWatts are what hosts draw when busy. Where that is known, hosts that need less for the same work are filled first.
 	PeakWatts map[inventory.ID]float64
-	Past      Past // what the plan before this one returned
+	// CopyRate is what one migration copies, in bytes per second, and DirtyRates what VMs write to their memory, as far as that is
+	// known: with them a step tells how long it takes, and a VM that would never be copied is left alone.
+	CopyRate   float64
+	DirtyRates map[inventory.ID]float64
+	Past       Past // what the plan before this one returned
 }
 
 // Past is what a plan must know of those before it.
@@ -66,20 +77,29 @@ type Departure struct {
 // Course is a plan: waves of moves, each to begin when the one before has ended.
 type Course struct {
 	Waves [][]Step   `json:"waves"`
-	Left  []Leftover `json:"left,omitempty"` // VMs that stay on a host to be emptied
+	Left  []Leftover `json:"left,omitempty"` // VMs that keep a host from being emptied
 	Past  Past       `json:"past"`
 }
 
-// Step is one move of a plan.
+// Step is one move of a plan, with what it costs and what it is for.
 type Step struct {
-	VM          inventory.ID `json:"vm"`
-	Name        string       `json:"name"`
-	From        inventory.ID `json:"from"`
-	To          inventory.ID `json:"to"`
-	For         string       `json:"for"`
-	CopyBytes   float64      `json:"copy_bytes"`   // its memory
-	GainedHertz float64      `json:"gained_hertz"` // demand that is expected to be served for it, where that is the reason
-	Why         string       `json:"why"`
+	VM   inventory.ID `json:"vm"`
+	Name string       `json:"name"`
+	From inventory.ID `json:"from"`
+	To   inventory.ID `json:"to"`
+	Kind MoveKind     `json:"kind"`
+	For  string       `json:"for"`
+	Why  string       `json:"why"`
+	// GainedHertz is the demand that is expected to be served for it, where that is the reason.
+	GainedHertz float64 `json:"gained_hertz"`
+	Cost        Cost    `json:"cost"`
+}
+
+// Cost is what a move takes.
+type Cost struct {
+	CopyBytes       float64 `json:"copy_bytes"`                 // its memory, and what is written to it meanwhile as far as known
+	Seconds         float64 `json:"seconds,omitempty"`          // until it has ended; 0 is not known
+	DowntimeSeconds float64 `json:"downtime_seconds,omitempty"` // of a quick migration; 0 is none, or not known
 }
 
 // Leftover is a VM that finds no other host.
@@ -98,16 +118,24 @@ func Plan(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Pol
 		r.MemoryCeiling = p.Ceiling
 	}
 	c := &planner{scene: stageOf(s, e, r, p), ceiling: p.Ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
-	left := c.evacuate()
-	if p.Fill {
+	left := append(c.evacuate(), c.freeAsked()...)
+	c.occupy()
+	if !r.Only {
+		c.rebalance()
+	}
+	return Course{Waves: c.waves(), Left: left, Past: c.past}
+}
+
+// rebalance is what a plan does unasked.
+func (c *planner) rebalance() {
+	if c.policy.Fill {
 		c.relieve()
-		if r.Past.Left == nil || r.Now-c.past.Freed >= freeEvery {
-			c.past.Freed = r.Now
+		if c.want.Past.Left == nil || c.want.Now-c.past.Freed >= freeEvery {
+			c.past.Freed = c.want.Now
 			c.free()
 		}
 	}
 	c.even()
-	return Course{Waves: c.waves(), Left: left, Past: c.past}
 }
 
 // clone keeps what still counts.
@@ -133,7 +161,7 @@ type planner struct {
 func (c *planner) room(v, to int) bool {
 	a, h := &c.vms[v], &c.hosts[to]
 	if h.shut || to == a.host || h.cluster != c.hosts[a.host].cluster || h.cluster.IsZero() ||
-		h.now.MemoryBytes+a.Now.MemoryBytes > c.want.MemoryCeiling*h.capacity.MemoryBytes {
+		h.now.MemoryBytes+a.Now.MemoryBytes > c.want.MemoryCeiling*h.capacity.MemoryBytes || !h.flow.carries(a.Flow, c.ceiling, c.policy.HostFlow) {
 		return false
 	}
 	if slices.ContainsFunc(c.past.Left[a.id], func(d Departure) bool { return d.Host == h.host.ID }) {
@@ -253,8 +281,9 @@ func (c *planner) free() {
 	taken := map[int]bool{}
 	for _, i := range order {
 		if !taken[i] {
-			for _, to := range c.freeOne(i) {
-				taken[to] = true
+			to, _ := c.freeOne(i)
+			for _, h := range to {
+				taken[h] = true
 			}
 		}
 	}
@@ -275,12 +304,12 @@ func (c *planner) worthFreeing(h *stage) bool {
 	return byCPU >= byMemory || float64(len(h.vms)) <= freeBelow*max(1, byCPU)
 }
 
-// freeOne finds a place for all of the host's VMs, the greatest first, or moves none. It returns where they go.
-func (c *planner) freeOne(i int) []int {
+// freeOne finds a place for all of the host's VMs, the greatest first, or moves none. It returns where they go, or the VM that has none.
+func (c *planner) freeOne(i int) (to []int, stuck int) {
 	h := &c.hosts[i]
 	vms := slices.Clone(h.vms)
 	slices.SortStableFunc(vms, func(x, y int) int { return cmp.Compare(c.vms[y].CPUHertz, c.vms[x].CPUHertz) })
-	var to []int
+	was := h.shut
 	h.shut = true
 	for _, v := range vms {
 		t := c.target(v, c.comfort+comfortFree, false)
@@ -288,8 +317,8 @@ func (c *planner) freeOne(i int) []int {
 			for k := len(to) - 1; k >= 0; k-- {
 				c.shift(vms[k], i)
 			}
-			h.shut = false
-			return nil
+			h.shut = was
+			return nil, v
 		}
 		c.shift(v, t)
 		to = append(to, t)
@@ -297,7 +326,7 @@ func (c *planner) freeOne(i int) []int {
 	for k, v := range vms {
 		c.note(v, i, to[k], ForFreeing, 0)
 	}
-	return to
+	return to, -1
 }
 
 // even takes load off crowded hosts, however full the others are, as long as each move is worthwhile.
@@ -375,108 +404,4 @@ func (h *stage) unserved(a *actor, sign float64) float64 {
 	s := math.Sqrt(variance)
 	d := left / s
 	return max(0, s*math.Exp(-d*d/2)/math.Sqrt(2*math.Pi)-left*math.Erfc(d/math.Sqrt2)/2)
-}
-
-// evacuate empties the hosts that are to be emptied, the greatest VMs first, and says what is left.
-func (c *planner) evacuate() (left []Leftover) {
-	for _, id := range c.want.Evacuate {
-		i, ok := c.at[id]
-		if !ok {
-			continue
-		}
-		vms := slices.Clone(c.hosts[i].vms)
-		slices.SortStableFunc(vms, func(x, y int) int { return cmp.Compare(c.vms[y].Now.MemoryBytes, c.vms[x].Now.MemoryBytes) })
-		for _, v := range vms {
-			if why := c.evict(v); why != "" {
-				left = append(left, Leftover{c.vms[v].id, c.vms[v].name, why})
-			}
-		}
-		left = append(left, c.unknownOn(i)...)
-	}
-	return left
-}
-
-// evict moves a VM to where it fits comfortably, or else to the host that it crowds least.
-func (c *planner) evict(v int) string {
-	if c.vms[v].moved {
-		return ""
-	}
-	if why := c.vms[v].fixed; why != "" {
-		return why
-	}
-	to := c.target(v, c.comfort, true)
-	if to < 0 {
-		to = c.leastCrowded(v)
-	}
-	if to < 0 {
-		return "no host has room for it, or rules keep it from those that have"
-	}
-	c.move(v, to, ForEvacuation, 0)
-	return ""
-}
-
-func (c *planner) leastCrowded(v int) int {
-	for {
-		best, least := -1, math.Inf(1)
-		for to := range c.hosts {
-			h, a := &c.hosts[to], &c.vms[v]
-			if c.barred[[2]int{v, to}] || !c.room(v, to) || h.now.CPUHertz+a.now(h) > h.capacity.CPUHertz {
-				continue
-			}
-			if l := h.unserved(a, 1) / h.capacity.CPUHertz; l < least {
-				best, least = to, l
-			}
-		}
-		if best < 0 || c.may(v, best) {
-			return best
-		}
-	}
-}
-
-// unknownOn are the host's running VMs that no plan can move.
-func (c *planner) unknownOn(i int) (left []Leftover) {
-	for _, vm := range c.snap.VMsOn(c.hosts[i].host.ID) {
-		if _, ok := c.use(vm.ID); !ok && runs(vm.VM) {
-			left = append(left, Leftover{vm.ID, vm.Name, "its demand is not known"})
-		}
-	}
-	return left
-}
-
-// waves orders the moves. In a wave all begin at once, and a VM counts on both hosts until the wave has ended; so a VM goes to a host
-// that another one leaves only in a later wave, and no move overtakes one before it to or from its target.
-func (c *planner) waves() [][]Step {
-	var out [][]Step
-	for rest := c.steps; len(rest) > 0; {
-		var wave []Step
-		var later []step
-		in, from, held := map[int]int{}, map[int]int{}, map[int]bool{}
-		for _, m := range rest {
-			if held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out {
-				held[m.from], held[m.to] = true, true
-				later = append(later, m)
-				continue
-			}
-			in[m.to]++
-			from[m.from]++
-			wave = append(wave, c.describe(m))
-		}
-		out, rest = append(out, wave), later
-	}
-	return out
-}
-
-func (c *planner) describe(m step) Step {
-	a, from, to := &c.vms[m.vm], &c.hosts[m.from], &c.hosts[m.to]
-	why := fmt.Sprintf("%s is to be emptied, and %s has room", from.host.Name, to.host.Name)
-	switch m.code {
-	case ForRelief:
-		why = fmt.Sprintf("the VMs of %s want more CPU than it has, and %s is expected to serve %s more", from.host.Name, to.host.Name, hertz(m.gain))
-	case ForFreeing:
-		why = fmt.Sprintf("%s is not needed: its VMs fit on other hosts, this one on %s", from.host.Name, to.host.Name)
-	}
-	return Step{
-		VM: a.id, Name: a.name, From: from.host.ID, To: to.host.ID, For: m.code,
-		CopyBytes: a.Now.MemoryBytes, GainedHertz: m.gain, Why: why,
-	}
 }

@@ -22,10 +22,16 @@ func TestPlansAreValid(t *testing.T) {
 		_, e := Followed{}.Next(Observed(s), nil, 0)
 		r := Rebalance{In: rapid.IntRange(0, 2).Draw(t, "in"), Out: rapid.IntRange(0, 2).Draw(t, "out"), Age: rapid.Float64Range(0, 1).Draw(t, "age")}
 		for h := range s.Hosts() {
-			if rapid.IntRange(0, 3).Draw(t, "evacuate") == 0 {
+			switch rapid.IntRange(0, 5).Draw(t, "asked") {
+			case 0:
 				r.Evacuate = append(r.Evacuate, h.ID)
+			case 1:
+				r.Free = append(r.Free, h.ID)
+			case 2:
+				r.Occupy = append(r.Occupy, h.ID)
 			}
 		}
+		r.Only = rapid.Bool().Draw(t, "only")
 		c := Plan(s, e, r, p)
 		if again := Plan(s, e, r, p); !reflect.DeepEqual(c, again) {
 			t.Fatal("the same values gave another plan")
@@ -47,6 +53,9 @@ func TestPlansAreValid(t *testing.T) {
 					t.Fatalf("%s moves twice", m.Name)
 				}
 				moved[m.VM], on[m.VM] = true, m.To
+				if asked := m.For == ForEvacuation || m.For == ForFreeing || m.For == ForShare; r.Only && !asked {
+					t.Fatalf("%s moves for %s, which nobody asked for", m.Name, m.For)
+				}
 			}
 		}
 		left := map[inventory.ID]bool{}
@@ -204,11 +213,7 @@ func TestPlanSaysWhatItCannotEmpty(t *testing.T) {
 }
 
 func TestPlanUsesANewHost(t *testing.T) {
-	f := newFleet().host("hot", 50, 40).host("warm", 38, 40).host("new", 0, 0)
-	for n := range 10 {
-		f.vm(fmt.Sprintf("h%d", n), "hot", 5, 4).vm(fmt.Sprintf("w%d", n), "warm", 3.8, 4)
-	}
-	c := planOf(f.snapshot(), Rebalance{}, Policy{Ceiling: 0.8})
+	c := planOf(fleetWithANewHost().snapshot(), Rebalance{}, Policy{Ceiling: 0.8})
 	moves := slices.Concat(c.Waves...)
 	if len(moves) < 2 || len(moves) > 5 {
 		t.Errorf("%d moves", len(moves))
@@ -217,6 +222,88 @@ func TestPlanUsesANewHost(t *testing.T) {
 		if m.From != hostID("hot") || m.To != hostID("new") || m.For != ForRelief || m.GainedHertz <= 0 {
 			t.Errorf("%+v", m)
 		}
+	}
+}
+
+func fleetWithANewHost() *testFleet {
+	f := newFleet().host("hot", 50, 40).host("warm", 38, 40).host("new", 0, 0)
+	for n := range 10 {
+		f.vm(fmt.Sprintf("h%d", n), "hot", 5, 4).vm(fmt.Sprintf("w%d", n), "warm", 3.8, 4)
+	}
+	return f
+}
+
+// TestPlanOccupiesAHost: asked for, a new host takes its share, of the fullest first, and no more.
+func TestPlanOccupiesAHost(t *testing.T) {
+	f := newFleet().host("a", 30, 60).host("b", 18, 60).host("new", 0, 0)
+	for n := range 10 {
+		f.vm(fmt.Sprintf("a%d", n), "a", 3, 6).vm(fmt.Sprintf("b%d", n), "b", 1.8, 6)
+	}
+	c := planOf(f.snapshot(), Rebalance{Occupy: []inventory.ID{hostID("new")}, Only: true}, Policy{Ceiling: 0.8})
+	memory := map[inventory.ID]int{hostID("a"): 60, hostID("b"): 60}
+	for _, m := range slices.Concat(c.Waves...) {
+		if m.To != hostID("new") || m.For != ForShare {
+			t.Errorf("%+v", m)
+		}
+		memory[m.From] -= 6
+		memory[m.To] += 6
+	}
+	if memory[hostID("new")] != 36 || memory[hostID("a")] != 42 || memory[hostID("b")] != 42 {
+		t.Errorf("memory after it: %v, where 40 is the mean and a VM has 6", memory)
+	}
+}
+
+func TestPlanFreesAHostWhollyOrNotAtAll(t *testing.T) {
+	fleet := func(bGHz float64) *inventory.Snapshot {
+		f := newFleet().host("a", 6, 12).host("b", bGHz, 40).host("asleep", 0, 0)
+		for n := range 3 {
+			f.vm(fmt.Sprintf("a%d", n), "a", 2, 4)
+		}
+		for n := range 10 {
+			f.vm(fmt.Sprintf("b%d", n), "b", bGHz/10, 4)
+		}
+		return f.snapshot()
+	}
+	r := Rebalance{Free: []inventory.ID{hostID("a")}, Only: true}
+	c := planOf(fleet(15), r, Policy{Ceiling: 0.8})
+	if moves := slices.Concat(c.Waves...); len(moves) != 3 || moves[0].To != hostID("b") || moves[0].For != ForFreeing || len(c.Left) != 0 {
+		t.Errorf("%d moves %+v, left %+v", len(moves), moves, c.Left)
+	}
+	c = planOf(fleet(30), r, Policy{Ceiling: 0.8})
+	if len(c.Waves) != 0 || len(c.Left) != 1 || c.Left[0].Why != "no host that runs VMs already takes it comfortably, so a is not freed" {
+		t.Errorf("waves %+v, left %+v", c.Waves, c.Left)
+	}
+}
+
+func TestStepsTellWhatTheyCost(t *testing.T) {
+	f := newFleet().host("old", 9, 12).host("b", 0, 0)
+	for _, vm := range []string{"calm", "busy", "hectic"} {
+		f.vm(vm, "old", 3, 4)
+	}
+	r := Rebalance{Evacuate: []inventory.ID{hostID("old")}, CopyRate: 1e9, DirtyRates: map[inventory.ID]float64{vmID("busy"): 5e8, vmID("hectic"): 1e9}}
+	c := planOf(f.snapshot(), r, Policy{Ceiling: 0.8})
+	cost := map[string]Cost{}
+	for _, m := range slices.Concat(c.Waves...) {
+		cost[m.Name] = m.Cost
+	}
+	want := map[string]Cost{"calm": {CopyBytes: 4 * gib, Seconds: 4 * gib / 1e9}, "busy": {CopyBytes: 8 * gib, Seconds: 8 * gib / 1e9}}
+	if !reflect.DeepEqual(cost, want) || len(c.Left) != 1 || c.Left[0].Why != "it writes 1000 MB/s to its memory, and 1000 MB/s can be copied" {
+		t.Errorf("cost %+v, left %+v", cost, c.Left)
+	}
+}
+
+func TestPlanKnowsWhatHostsCanMove(t *testing.T) {
+	f := newFleet().host("old", 4, 8).host("busy", 1, 4).host("calm", 9, 4)
+	s := f.vm("v", "old", 4, 8).vm("b", "busy", 1, 4).vm("c", "calm", 9, 4).snapshot()
+	d := Observed(s)
+	d.Flows = map[inventory.ID]Flow{vmID("v"): {NetworkBytesPerSecond: 30}, vmID("b"): {NetworkBytesPerSecond: 60}}
+	_, e := Followed{}.Next(d, nil, 0)
+	r, p := Rebalance{Evacuate: []inventory.ID{hostID("old")}}, Policy{Ceiling: 0.8}
+	for _, want := range []string{"busy", "calm"} {
+		if c := Plan(s, e, r, p); len(c.Waves) != 1 || c.Waves[0][0].To != hostID(want) {
+			t.Errorf("with hosts that move %+v: %+v, want %s", p.HostFlow, c, want)
+		}
+		p.HostFlow = Flow{NetworkBytesPerSecond: 100}
 	}
 }
 

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -30,6 +31,7 @@ type stage struct {
 	watts           float64 // per hertz, at its peak; 0 if not known
 	level, variance float64
 	now             Use
+	flow            Flow
 	vms             []int
 	shut            bool // takes nothing
 }
@@ -97,16 +99,21 @@ func (c *scene) addHost(h inventory.HostView, capacity Use, e map[inventory.ID]E
 			continue
 		}
 		a := actor{Estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, fixed: c.policy.Frozen[vm.ID]}
+		if dirty := c.want.DirtyRates[vm.ID]; a.fixed == "" && c.want.CopyRate > 0 && dirty >= c.want.CopyRate {
+			a.fixed = fmt.Sprintf("it writes %.0f MB/s to its memory, and %.0f MB/s can be copied", dirty/1e6, c.want.CopyRate/1e6)
+		}
 		st.vms = append(st.vms, len(c.vms))
 		st.level += a.level(&st) - est.Now.CPUHertz
 		st.now.CPUHertz += a.now(&st) - est.Now.CPUHertz
 		st.variance += est.CPUVariance
+		st.flow = st.flow.plus(est.Flow, 1)
 		c.vms = append(c.vms, a)
 	}
 	for _, id := range c.policy.Incoming[h.ID] {
 		if est, ok := e[id]; ok && est.valid() && !slices.ContainsFunc(st.vms, func(v int) bool { return c.vms[v].id == id }) {
 			st.level += est.CPUHertz - est.Now.CPUHertz
 			st.variance += est.CPUVariance
+			st.flow = st.flow.plus(est.Flow, 1)
 		}
 	}
 	c.hosts = append(c.hosts, st)
@@ -129,6 +136,7 @@ func (h *stage) add(a *actor, sign float64) {
 	h.variance = max(0, h.variance+sign*a.CPUVariance)
 	h.now.CPUHertz += sign * a.now(h)
 	h.now.MemoryBytes += sign * a.Now.MemoryBytes
+	h.flow = h.flow.plus(a.Flow, sign)
 }
 
 // shift moves a VM in the scene, and says nothing of it yet.

@@ -1,0 +1,63 @@
+package placement
+
+import "fmt"
+
+// waves orders the moves. In a wave all begin at once, and a VM counts on both hosts until the wave has ended; so a VM goes to a host
+// that another one leaves only in a later wave, and no move overtakes one before it to or from its target.
+func (c *planner) waves() [][]Step {
+	var out [][]Step
+	for rest := c.steps; len(rest) > 0; {
+		var wave []Step
+		var later []step
+		in, from, held := map[int]int{}, map[int]int{}, map[int]bool{}
+		for _, m := range rest {
+			if held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out {
+				held[m.from], held[m.to] = true, true
+				later = append(later, m)
+				continue
+			}
+			in[m.to]++
+			from[m.from]++
+			wave = append(wave, c.describe(m))
+		}
+		out, rest = append(out, wave), later
+	}
+	return out
+}
+
+func (c *planner) describe(m step) Step {
+	a, from, to := &c.vms[m.vm], &c.hosts[m.from], &c.hosts[m.to]
+	why := fmt.Sprintf("%s is to be emptied, and %s has room", from.host.Name, to.host.Name)
+	switch m.code {
+	case ForRelief:
+		why = fmt.Sprintf("the VMs of %s want more CPU than it has, and %s is expected to serve %s more", from.host.Name, to.host.Name, hertz(m.gain))
+	case ForFreeing:
+		why = fmt.Sprintf("%s is not needed: its VMs fit on other hosts, this one on %s", from.host.Name, to.host.Name)
+	case ForShare:
+		why = fmt.Sprintf("%s carries less than its share of the cluster, and %s more", to.host.Name, from.host.Name)
+	}
+	kind := MoveLive
+	if k := c.known[m.vm]; k != nil {
+		kind = k.kind
+	}
+	return Step{
+		VM: a.id, Name: a.name, From: from.host.ID, To: to.host.ID, Kind: kind, For: m.code, Why: why,
+		GainedHertz: m.gain, Cost: c.want.cost(a, kind),
+	}
+}
+
+// cost is what a move takes. A live one copies the memory, then what was written meanwhile, and so on: M + M d/r + M (d/r)^2 + ... =
+// M r / (r - d). A quick one writes the memory once and reads it once.
+func (r Rebalance) cost(a *actor, kind MoveKind) Cost {
+	bytes := a.Now.MemoryBytes
+	dirty := r.DirtyRates[a.id]
+	switch known := r.CopyRate > 0 && amount(r.CopyRate); {
+	case kind == MoveQuick && known:
+		return Cost{CopyBytes: bytes, Seconds: 2 * bytes / r.CopyRate, DowntimeSeconds: 2 * bytes / r.CopyRate}
+	case kind == MoveQuick || !known:
+		return Cost{CopyBytes: bytes}
+	case dirty > 0 && dirty < r.CopyRate:
+		bytes *= r.CopyRate / (r.CopyRate - dirty)
+	}
+	return Cost{CopyBytes: bytes, Seconds: bytes / r.CopyRate}
+}
