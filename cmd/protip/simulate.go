@@ -138,19 +138,19 @@ func (s *simulation) next(state *simState) ([]simMove, error) {
 		return nil, err
 	}
 	snap := s.fleet.Snapshot()
-	var estimates map[inventory.ID]placement.Estimate
+	var demand placement.Demand
 	sizes := make(map[inventory.ID]float64, len(state.VMs))
 	for _, v := range state.VMs {
 		sizes[simID(inventory.KindVM, v.ID)] = v.MIPS * perMIPS
 	}
-	s.followed, estimates = s.followed.Next(placement.Observed(snap), sizes, state.Time)
+	s.followed, demand = s.followed.Next(placement.Observed(snap), sizes, state.Time)
 	want := placement.Rebalance{Now: state.Time, Age: state.age(), MemoryCeiling: 1, PeakWatts: map[inventory.ID]float64{}, Past: s.past}
 	for _, h := range state.Hosts {
 		if len(h.Power) > 0 {
 			want.PeakWatts[simID(inventory.KindHost, h.ID)] = h.Power[len(h.Power)-1]
 		}
 	}
-	course := placement.Plan(snap, estimates, want, s.policy)
+	course := placement.Plan(snap, demand, want, s.policy)
 	s.past = course.Past
 	moves := []simMove{}
 	if len(course.Waves) == 0 {

@@ -19,14 +19,26 @@ const (
 	priorSamples = 12
 )
 
-// Estimate is what a VM will probably need of a host.
-type Estimate struct {
-	Now Use // its last sample
-	// CPUHertz is the level about which its CPU demand varies, and CPUVariance how much, in hertz squared.
-	CPUHertz    float64
-	CPUVariance float64
-	Flow        Flow // as far as it is known
+// estimate is what a VM will probably need of a host.
+type estimate struct {
+	Usual
+	Now  Use  // its last sample
+	Flow Flow // as far as it is known
 }
+
+// of is a VM's estimate, false if its demand is not known.
+func (d Demand) of(id inventory.ID) (estimate, bool) {
+	use, ok := d.VMs[id]
+	usual, followed := d.Usual[id]
+	if !followed {
+		usual = Usual{CPUHertz: use.CPUHertz}
+	}
+	e := estimate{usual, use, d.Flows[id]}
+	return e, ok && e.valid()
+}
+
+// rise is how much more CPU than at its last sample a VM is expected to need.
+func (e estimate) rise() float64 { return max(0, e.CPUHertz-e.Now.CPUHertz) }
 
 // Followed is the demand of every VM as its samples told it, one after the other. The zero Followed has seen none.
 type Followed struct {
@@ -39,13 +51,13 @@ type followed struct {
 }
 
 // Next adds a sample of each VM, taken at that many seconds on any clock that the caller keeps to, and returns what each will
-// probably need. A VM that the demand does not know is forgotten. The receiver stays as it is. Sizes are what a VM could use at
+// probably need, with the demand's own figures as the last sample. A VM that the demand does not know is forgotten. The receiver stays as it is. Sizes are what a VM could use at
 // most, in hertz; if they are known of all, a VM first seen is compared with the others by its share of that.
 //
 //	level    = an exponential average of half-life 1 h; of a VM first seen, halfway between its sample and the fleet's mean
 //	variance = one of half-life 24 h of the squared distance from the level before the sample; of a VM first seen, the variance
 //	           of demand between the VMs of the fleet, which weighs as much as 12 samples
-func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Followed, map[inventory.ID]Estimate) {
+func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Followed, Demand) {
 	elapsed := max(0, at-f.at)
 	quick, slow := 1-math.Exp2(-elapsed/levelHalfLife), 1-math.Exp2(-elapsed/varianceHalfLife)
 	if !d.sized(sizes) {
@@ -53,7 +65,7 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 	}
 	mean, spread := d.moments(sizes)
 	next := Followed{at, make(map[inventory.ID]followed, len(d.VMs))}
-	out := make(map[inventory.ID]Estimate, len(d.VMs))
+	usual := make(map[inventory.ID]Usual, len(d.VMs))
 	for id, use := range d.VMs {
 		if !use.valid() {
 			continue
@@ -69,9 +81,10 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: spread * size * size}
 		}
 		next.vms[id] = v
-		out[id] = Estimate{Now: use, CPUHertz: v.level, CPUVariance: v.variance, Flow: d.Flows[id]}
+		usual[id] = Usual{CPUHertz: v.level, CPUVariance: v.variance}
 	}
-	return next, out
+	d.Usual = usual
+	return next, d
 }
 
 func (d Demand) sized(sizes map[inventory.ID]float64) bool {
@@ -112,6 +125,6 @@ func (d Demand) moments(sizes map[inventory.ID]float64) (mean, variance float64)
 }
 
 // valid refuses what no follower can mean.
-func (e Estimate) valid() bool {
+func (e estimate) valid() bool {
 	return e.Now.valid() && amount(e.CPUHertz) && amount(e.CPUVariance) && e.Flow.valid()
 }

@@ -21,11 +21,13 @@ type ledger struct {
 
 // book is one host's page. It is made when first asked for.
 type book struct {
-	host    inventory.HostView
-	load    Use
-	vms     map[inventory.ID]bool // running here, or about to
-	unknown string                // a VM without known demand
-	stale   string                // why the load is not known
+	host inventory.HostView
+	load Use
+	// rise is the CPU, in hertz, that the VMs are expected to need beyond the load, and variance that of their CPU demand.
+	rise, variance float64
+	vms            map[inventory.ID]bool // running here, or about to
+	unknown        string                // a VM without known demand
+	stale          string                // why the load is not known
 }
 
 func newLedger(s *inventory.Snapshot, d Demand) *ledger {
@@ -46,12 +48,14 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 			continue
 		}
 		b.vms[vm.ID] = true
-		use, ok := l.use(vm.ID)
+		est, ok := l.demand.of(vm.ID)
 		if !ok {
 			b.unknown = vm.Name
 			continue
 		}
-		demanded = demanded.plus(use)
+		demanded = demanded.plus(est.Now)
+		b.rise += est.rise()
+		b.variance += est.CPUVariance
 		measured, _ := vm.Samples.Value(inventory.VMCPUUsage)
 		b.load.CPUHertz -= measured
 		measured, _ = vm.Samples.Value(inventory.VMMemoryUsage)
@@ -70,25 +74,29 @@ func (l *ledger) arrive(b *book, vm inventory.ID) {
 		return
 	}
 	b.vms[vm] = true
-	use, ok := l.use(vm)
+	est, ok := l.demand.of(vm)
 	if !ok {
 		b.unknown = l.name(vm)
 		return
 	}
-	b.load = b.load.plus(use)
+	b.load = b.load.plus(est.Now)
+	b.rise += est.rise()
+	b.variance += est.CPUVariance
 }
 
 // leave takes a VM off a host.
 func (l *ledger) leave(b *book, vm inventory.ID) {
-	if use, ok := l.use(vm); ok && b.vms[vm] {
+	if est, ok := l.demand.of(vm); ok && b.vms[vm] {
 		delete(b.vms, vm)
-		b.load = b.load.minus(use)
+		b.load = b.load.minus(est.Now)
+		b.rise = max(0, b.rise-est.rise())
+		b.variance = max(0, b.variance-est.CPUVariance)
 	}
 }
 
 func (l *ledger) use(vm inventory.ID) (Use, bool) {
-	use, ok := l.demand.VMs[vm]
-	return use, ok && use.valid()
+	est, ok := l.demand.of(vm)
+	return est.Now, ok
 }
 
 func (l *ledger) name(id inventory.ID) string {

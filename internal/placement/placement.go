@@ -11,12 +11,20 @@ type Use struct {
 	MemoryBytes float64 `json:"memory_bytes"`
 }
 
-// Demand is what each VM is expected to need, made outside (from samples or from history). A VM that is missing has no known
-// demand and may not be moved, and a host with such a running VM may not be a target.
+// Demand is what each VM is expected to need. It is the one answer to that: ratings, reserves, reliefs and plans all take it. A VM that
+// is missing has no known demand and may not be moved, and a host with such a running VM may not be a target.
 type Demand struct {
-	VMs map[inventory.ID]Use
+	VMs map[inventory.ID]Use // as last measured
+	// Usual is what the samples before the last one say of a VM. One that is missing is expected to need what it needs now.
+	Usual map[inventory.ID]Usual
 	// Flows are what VMs move, as far as that is known. It counts where the policy says what a host can move.
 	Flows map[inventory.ID]Flow
+}
+
+// Usual is the level about which a VM's CPU demand varies, in hertz, and how much it does, in hertz squared.
+type Usual struct {
+	CPUHertz    float64 `json:"cpu_hertz"`
+	CPUVariance float64 `json:"cpu_variance"`
 }
 
 // VMSpec is the VM to be placed. Of one that exists only ID counts: the rest is in the snapshot and the demand.
@@ -82,6 +90,8 @@ type Policy struct {
 	// ReserveAll counts all running VMs as ones that must be restarted when their host fails, also those that the platform
 	// would not restart.
 	ReserveAll bool
+
+	roomless bool // how full a host is is not asked: a plan keeps its own sums
 }
 
 // Weights are what each resource counts in a rating. The zero Weights count all of them fully.

@@ -113,11 +113,11 @@ type Leftover struct {
 // fill, frees hosts that are not needed, each wholly or not at all. At every step memory holds on both ends and no rule is broken; a
 // host takes a VM only up to the ceiling and only if its VMs' expected demand leaves it comfort; if no such host is there, load goes
 // from hosts above 100 % to hosts that stay below it, as long as each move is worthwhile. The same values give the same plan.
-func Plan(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Policy) Course {
+func Plan(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) Course {
 	if !(r.MemoryCeiling > 0) {
 		r.MemoryCeiling = p.Ceiling
 	}
-	c := &planner{scene: stageOf(s, e, r, p), ceiling: p.Ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
+	c := &planner{scene: stageOf(s, d, r, p), ceiling: p.Ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
 	left := append(c.evacuate(), c.freeAsked()...)
 	c.occupy()
 	if !r.Only {

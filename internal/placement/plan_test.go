@@ -74,7 +74,7 @@ func TestPlansAreValid(t *testing.T) {
 }
 
 // invalid is what may never be so while the moves of a wave are under way.
-func invalid(s *inventory.Snapshot, e map[inventory.ID]Estimate, wave []Step, on map[inventory.ID]inventory.ID, r Rebalance, p Policy) string {
+func invalid(s *inventory.Snapshot, e Demand, wave []Step, on map[inventory.ID]inventory.ID, r Rebalance, p Policy) string {
 	in, out := map[inventory.ID][]inventory.ID{}, map[inventory.ID]int{}
 	for _, m := range wave {
 		vm, _ := s.VM(m.VM)
@@ -105,10 +105,10 @@ func invalid(s *inventory.Snapshot, e map[inventory.ID]Estimate, wave []Step, on
 		for _, other := range append(slices.Clone(in[m.To]), p.Incoming[m.To]...) {
 			there[other] = other != m.VM
 		}
-		memory := e[m.VM].Now.MemoryBytes
+		memory := e.VMs[m.VM].MemoryBytes
 		for other, is := range there {
 			if is {
-				memory += e[other].Now.MemoryBytes
+				memory += e.VMs[other].MemoryBytes
 			}
 		}
 		if memory > p.Ceiling*to.MemoryBytes*(1+1e-9) {
@@ -150,7 +150,7 @@ func day(t *testing.T, seed uint64, fill bool, each func(at float64, s *inventor
 			fleet.host(fmt.Sprintf("h%d", h), use[h], 50)
 		}
 		s, at := fleet.snapshot(), 300*float64(step)
-		var e map[inventory.ID]Estimate
+		var e Demand
 		f, e = f.Next(Observed(s), nil, at)
 		c := Plan(s, e, Rebalance{Now: at, In: 2, Out: 2, Past: past}, Policy{Ceiling: 0.85, Fill: fill})
 		past = c.Past
@@ -320,18 +320,18 @@ func TestPlanLeavesACalmFleetAlone(t *testing.T) {
 func TestFollowedForgetsAndRemembers(t *testing.T) {
 	a, b := vmID("a"), vmID("b")
 	f, e := Followed{}.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 2}, b: {CPUHertz: 6}}}, nil, 0)
-	if e[a].CPUHertz != 3 || e[b].CPUHertz != 5 || e[a].CPUVariance != 4 {
+	if e.Usual[a].CPUHertz != 3 || e.Usual[b].CPUHertz != 5 || e.Usual[a].CPUVariance != 4 {
 		t.Fatalf("first seen: %+v", e)
 	}
 	next, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 5}}}, nil, levelHalfLife)
-	if math.Abs(e[a].CPUHertz-4) > 1e-9 || len(next.vms) != 1 {
+	if math.Abs(e.Usual[a].CPUHertz-4) > 1e-9 || len(next.vms) != 1 {
 		t.Errorf("an hour later: %+v", e)
 	}
-	if again, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: math.NaN()}}}, nil, 1); len(e) != 0 || len(again.vms) != 0 {
+	if again, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: math.NaN()}}}, nil, 1); len(e.Usual) != 0 || len(again.vms) != 0 {
 		t.Errorf("no number: %+v", e)
 	}
 	_, e = Followed{}.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 2}, b: {CPUHertz: 6}}}, map[inventory.ID]float64{a: 4, b: 8}, 0)
-	if math.Abs(e[a].CPUHertz-2.25) > 1e-9 || math.Abs(e[b].CPUHertz-5.5) > 1e-9 {
+	if math.Abs(e.Usual[a].CPUHertz-2.25) > 1e-9 || math.Abs(e.Usual[b].CPUHertz-5.5) > 1e-9 {
 		t.Errorf("by size: %+v", e)
 	}
 }

@@ -138,7 +138,8 @@ func (a *asking) addHost(h inventory.HostView, c *inventory.Cluster) {
 			a.Guessed = append(a.Guessed, vm.Name)
 			load = load.plus(use)
 		}
-		kept := Use{CPUHertz: max(use.CPUHertz, vm.CPUReservationHertz), MemoryBytes: max(use.MemoryBytes, vm.MemoryReservationBytes)}
+		est, _ := a.demand.of(vm.ID)
+		kept := Use{CPUHertz: max(use.CPUHertz+est.rise(), vm.CPUReservationHertz), MemoryBytes: max(use.MemoryBytes, vm.MemoryReservationBytes)}
 		load = load.plus(kept.minus(use))
 		if !a.policy.ReserveAll && c.HA.Enabled && !restarted(vm.VM, c) {
 			continue

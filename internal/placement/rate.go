@@ -22,7 +22,9 @@ const softCost = 1.5
 //
 // rounded to a half and at least a half, where u is the expected utilisation after the move of the resource that is tightest,
 // each times its weight over the greatest weight. So five stars is an empty host, and half a star one that would just not pass the
-// ceiling. To fill hosts it is 5 x u / ceiling. Between equal stars the host that is emptier, or fuller, comes first, then the name.
+// ceiling. To fill hosts it is 5 x u / ceiling. A host is barred where its VMs may want more CPU than it has: what is expected of
+// them and 1.6 standard deviations of its sum, as in a plan. Between equal stars the host that is emptier, or fuller, comes first, then
+// the name.
 func Rate(s *inventory.Snapshot, d Demand, vm VMSpec, p Policy) []Rating {
 	return newLedger(s, d).rate(vm, p)
 }
@@ -63,12 +65,14 @@ type candidate struct {
 	ties    []inventory.HostRule
 	stores  []inventory.DatastoreView
 	bars    []Reason // what keeps it from any host
-	kind    MoveKind
-	quick   string                  // why it cannot be moved live
-	model   string                  // of the processor it runs on, empty if any host of its cluster has to do
-	peers   map[inventory.ID]string // other VMs and the tag that they share, to be kept apart
-	friends map[inventory.ID]string // and together
-	trials  map[inventory.ID]*trial // by cluster
+	// rise and variance are of its CPU demand, as a book has them.
+	rise, variance float64
+	kind           MoveKind
+	quick          string                  // why it cannot be moved live
+	model          string                  // of the processor it runs on, empty if any host of its cluster has to do
+	peers          map[inventory.ID]string // other VMs and the tag that they share, to be kept apart
+	friends        map[inventory.ID]string // and together
+	trials         map[inventory.ID]*trial // by cluster
 }
 
 func (l *ledger) rate(spec VMSpec, p Policy) []Rating {
@@ -106,7 +110,8 @@ func (l *ledger) candidate(spec VMSpec, p Policy) (*candidate, []inventory.HostV
 		return c, nil
 	}
 	c.Name, c.VCPUs, c.current = vm.Name, vm.VCPUs, vm.Host
-	c.Use, ok = l.use(vm.ID)
+	est, ok := l.demand.of(vm.ID)
+	c.Use, c.rise, c.variance = est.Now, est.rise(), est.CPUVariance
 	c.Flow, c.Tags = l.demand.Flows[vm.ID], vm.Tags
 	c.HighlyAvailable = vm.Availability == inventory.HighlyAvailable
 	c.relate(l, p)
@@ -201,17 +206,22 @@ func (l *ledger) rateHost(c *candidate, b *book, p Policy) Rating {
 
 // rateRoom compares the host's load with and without the VM.
 func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
-	without, with := b.load, b.load.plus(c.Use)
+	need := c.Use.plus(Use{CPUHertz: c.rise})
+	without := b.load.plus(Use{CPUHertz: b.rise})
+	with, variance := without.plus(need), b.variance+c.variance
 	switch {
 	case c.current == b.host.ID:
-		with = b.load
+		with, variance = without, b.variance
 	case b.vms[c.ID]: // on its way here, so counted already
-		without, with = b.load.minus(c.Use), b.load
+		without, with, variance = without.minus(need), without, b.variance
 	}
 	r.Before, r.After = b.ratio(without), b.ratio(with)
 	room := []Reason{
 		roomFor(CodeCPURoom, "CPU", r.Before.CPURatio, r.After.CPURatio, p.Ceiling, p.HostReserve.CPURatio, hertz(b.host.CPUHertz)),
 		roomFor(CodeMemoryRoom, "memory", r.Before.MemoryRatio, r.After.MemoryRatio, p.Ceiling, p.HostReserve.MemoryRatio, bytes(b.host.MemoryBytes)),
+	}
+	if peak := (with.CPUHertz + comfort*math.Sqrt(variance)) / b.host.CPUHertz; !(peak <= 1-p.HostReserve.CPURatio) && !room[0].Bars && !p.roomless {
+		room[0] = Reason{CodeCPURoom, fmt.Sprintf("%s, but demand varies: %s is to be expected at times, more than it has", room[0].Text, percent(peak)), true}
 	}
 	w := p.Weights.scaled()
 	r.fullness = max(w.CPU*r.After.CPURatio, w.Memory*r.After.MemoryRatio)

@@ -38,7 +38,7 @@ type stage struct {
 
 // actor is a VM that runs on a host whose load is known.
 type actor struct {
-	Estimate
+	estimate
 	id    inventory.ID
 	name  string
 	vcpus float64
@@ -54,21 +54,15 @@ type step struct {
 	gain         float64 // hertz of demand that would not be served without it
 }
 
-func stageOf(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p Policy) *scene {
-	d := Demand{VMs: make(map[inventory.ID]Use, len(e))}
-	for id, v := range e {
-		if v.valid() {
-			d.VMs[id] = v.Now
-		}
-	}
+func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
 	reserve := p.HostReserve
-	p.Ceiling, p.HostReserve = math.MaxFloat64, HostReserve{} // room is the plan's own question; of ratings it asks for rules
+	p.Ceiling, p.HostReserve, p.roomless = math.MaxFloat64, HostReserve{}, true // room is the plan's own question; of ratings it asks for rules
 	c := &scene{
 		ledger: newLedger(s, d), policy: p, want: r, at: map[inventory.ID]int{},
 		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},
 	}
 	for h := range s.Hosts() {
-		c.addHost(h, reserve.capacity(h.Host), e)
+		c.addHost(h, reserve.capacity(h.Host))
 	}
 	for host, vms := range p.Incoming { // where they still are, they do not stay to be moved again
 		for _, id := range vms {
@@ -82,7 +76,7 @@ func stageOf(s *inventory.Snapshot, e map[inventory.ID]Estimate, r Rebalance, p 
 	return c
 }
 
-func (c *scene) addHost(h inventory.HostView, capacity Use, e map[inventory.ID]Estimate) {
+func (c *scene) addHost(h inventory.HostView, capacity Use) {
 	b := c.of(h, c.policy.Incoming[h.ID])
 	st := stage{book: b, cluster: h.Cluster, core: h.CoreHertz(), capacity: capacity}
 	if watts := c.want.PeakWatts[h.ID]; amount(watts) && h.CPUHertz > 0 {
@@ -94,11 +88,11 @@ func (c *scene) addHost(h inventory.HostView, capacity Use, e map[inventory.ID]E
 	at := len(c.hosts)
 	c.at[h.ID] = at
 	for _, vm := range c.snap.VMsOn(h.ID) {
-		est, ok := e[vm.ID]
-		if !runs(vm.VM) || !ok || !est.valid() {
+		est, ok := c.demand.of(vm.ID)
+		if !runs(vm.VM) || !ok {
 			continue
 		}
-		a := actor{Estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, fixed: c.policy.Frozen[vm.ID]}
+		a := actor{estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, fixed: c.policy.Frozen[vm.ID]}
 		if dirty := c.want.DirtyRates[vm.ID]; a.fixed == "" && c.want.CopyRate > 0 && dirty >= c.want.CopyRate {
 			a.fixed = fmt.Sprintf("it writes %.0f MB/s to its memory, and %.0f MB/s can be copied", dirty/1e6, c.want.CopyRate/1e6)
 		}
@@ -110,7 +104,7 @@ func (c *scene) addHost(h inventory.HostView, capacity Use, e map[inventory.ID]E
 		c.vms = append(c.vms, a)
 	}
 	for _, id := range c.policy.Incoming[h.ID] {
-		if est, ok := e[id]; ok && est.valid() && !slices.ContainsFunc(st.vms, func(v int) bool { return c.vms[v].id == id }) {
+		if est, ok := c.demand.of(id); ok && !slices.ContainsFunc(st.vms, func(v int) bool { return c.vms[v].id == id }) {
 			st.level += est.CPUHertz - est.Now.CPUHertz
 			st.variance += est.CPUVariance
 			st.flow = st.flow.plus(est.Flow, 1)
