@@ -34,6 +34,7 @@ const (
 	ForRelief     = "relief"     // the host cannot serve its VMs
 	ForFreeing    = "freeing"    // the host is not needed
 	ForEvacuation = "evacuation" // the host is to be emptied
+	ForSpread     = "spread"     // the hosts of the cluster are too far apart
 	ForShare      = "share"      // the target is to take its share of the load
 )
 
@@ -47,6 +48,11 @@ type Rebalance struct {
 	Free []inventory.ID
 	// Occupy are hosts that are to take their share of their cluster's load, as new ones should.
 	Occupy []inventory.ID
+	// Cluster narrows the plan to one cluster; zero is all there are.
+	Cluster inventory.ID
+	// Apart is how far, as a share of its CPU, the busiest host of a cluster may be from the idlest. Where all hosts are used, load goes
+	// from the busiest hosts until that is so. 0 is any distance.
+	Apart float64
 	// Only leaves it at what Evacuate, Free and Occupy ask for.
 	Only bool
 	// In and Out are how many VMs a host may take and give at once; 0 is any number.
@@ -79,6 +85,14 @@ type Course struct {
 	Waves [][]Step   `json:"waves"`
 	Left  []Leftover `json:"left,omitempty"` // VMs that keep a host from being emptied
 	Past  Past       `json:"past"`
+	// Apart is how far apart the hosts of the most uneven cluster are, before and after; nil if that was not asked.
+	Apart *Apart `json:"apart,omitempty"`
+}
+
+// Apart are shares of a host's CPU between the busiest and the idlest host of a cluster.
+type Apart struct {
+	Before float64 `json:"before_ratio"`
+	After  float64 `json:"after_ratio"`
 }
 
 // Step is one move of a plan, with what it costs and what it is for.
@@ -92,7 +106,9 @@ type Step struct {
 	Why  string       `json:"why"`
 	// GainedHertz is the demand that is expected to be served for it, where that is the reason.
 	GainedHertz float64 `json:"gained_hertz"`
-	Cost        Cost    `json:"cost"`
+	// Closer is by how much of their CPU the move brings its two hosts together, where that is the reason.
+	Closer float64 `json:"closer_ratio,omitempty"`
+	Cost   Cost    `json:"cost"`
 }
 
 // Cost is what a move takes.
@@ -118,12 +134,17 @@ func Plan(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) Course {
 		r.MemoryCeiling = p.Ceiling
 	}
 	c := &planner{scene: stageOf(s, d, r, p), ceiling: p.Ceiling, comfort: comfort + comfortPerAge*max(0, r.Age)}
+	before := c.apart()
 	left := append(c.evacuate(), c.freeAsked()...)
 	c.occupy()
 	if !r.Only {
 		c.rebalance()
 	}
-	return Course{Waves: c.waves(), Left: left, Past: c.past}
+	out := Course{Waves: c.waves(), Left: left, Past: c.past}
+	if r.Apart > 0 {
+		out.Apart = &Apart{before, c.apart()}
+	}
+	return out
 }
 
 // rebalance is what a plan does unasked.
@@ -136,6 +157,7 @@ func (c *planner) rebalance() {
 		}
 	}
 	c.even()
+	c.spread()
 }
 
 // clone keeps what still counts.

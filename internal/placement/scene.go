@@ -51,7 +51,7 @@ type actor struct {
 type step struct {
 	vm, from, to int
 	code         string
-	gain         float64 // hertz of demand that would not be served without it
+	gain         float64 // hertz of demand that would not be served without it; to spread, how much closer two hosts come
 }
 
 func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
@@ -62,6 +62,9 @@ func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
 		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},
 	}
 	for h := range s.Hosts() {
+		if !r.Cluster.IsZero() && h.Cluster != r.Cluster {
+			continue
+		}
 		c.addHost(h, reserve.capacity(h.Host))
 	}
 	for host, vms := range p.Incoming { // where they still are, they do not stay to be moved again

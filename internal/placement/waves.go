@@ -36,13 +36,18 @@ func (c *planner) describe(m step) Step {
 	case ForShare:
 		why = fmt.Sprintf("%s carries less than its share of the cluster, and %s more", to.host.Name, from.host.Name)
 	}
+	gained, closer := m.gain, 0.0
+	if m.code == ForSpread {
+		gained, closer = 0, m.gain
+		why = fmt.Sprintf("%s is the busiest host of its cluster: with this VM on %s the two are %s of their CPU closer", from.host.Name, to.host.Name, percent(closer))
+	}
 	kind := MoveLive
 	if k := c.known[m.vm]; k != nil {
 		kind = k.kind
 	}
 	return Step{
 		VM: a.id, Name: a.name, From: from.host.ID, To: to.host.ID, Kind: kind, For: m.code, Why: why,
-		GainedHertz: m.gain, Cost: c.want.cost(a, kind),
+		GainedHertz: gained, Closer: closer, Cost: c.want.cost(a, kind),
 	}
 }
 
