@@ -120,9 +120,26 @@ type item struct {
 
 // lastMove is when a VM was last moved, and by whom in words.
 type lastMove struct {
-	at time.Time
-	by string
-	to inventory.ID
+	at        time.Time
+	by        string
+	to        inventory.ID
+	cancelled bool // it was about to be moved, and by did not let it
+}
+
+// rest is why an action that ended has its VM rest, false if it does not.
+func rest(a Action) (lastMove, bool) {
+	switch {
+	case a.Sent():
+		return lastMove{at: a.EndedAt, by: "protip", to: a.To}, true
+	case a.CancelBy != "" && !a.DryRun: // or what acts by itself would plan the same again
+		return lastMove{at: a.EndedAt, by: a.CancelBy, cancelled: true}, true
+	}
+	return lastMove{}, false
+}
+
+// spoils reports whether the other moves of a plan cannot count on an action that ended so.
+func spoils(a Action) bool {
+	return a.State != Done && (a.State != Withdrawn || a.CancelBy != "")
 }
 
 // New is an engine that has read nothing yet.
@@ -188,8 +205,11 @@ func (e *Engine) decide(ctx context.Context, workers *sync.WaitGroup) {
 
 // advance takes an action that no worker has one step further, if it can go.
 func (e *Engine) advance(ctx context.Context, it *item, workers *sync.WaitGroup) {
+	if e.cancelDue(it) {
+		workers.Go(func() { e.cancel(ctx, it) })
+	}
 	a, free := e.peek(it)
-	if !free {
+	if !free || e.withdrawn(it) {
 		return
 	}
 	switch a.State {
@@ -274,6 +294,7 @@ func (e *Engine) stepLocked(it *item, note string, change func(*Action)) error {
 	if next.State.Final() && !it.State.Final() {
 		next.EndedAt = now
 	}
+	next.Queued = next.Queued && next.State == Started
 	ctx, cancel := writing()
 	defer cancel()
 	err := e.o.Journal.Step(ctx, it.Action, next, now, note)
@@ -319,13 +340,13 @@ func (e *Engine) after(it *item, was Action) {
 func (e *Engine) ended(it *item) {
 	a := it.Action
 	it.busy = false
-	if a.Sent() {
-		e.lastMove[a.VM] = lastMove{a.EndedAt, "protip", a.To}
+	if last, rests := rest(a); rests {
+		e.lastMove[a.VM] = last
 	}
 	for _, ev := range eventsOf(a) {
 		e.count(ev)
 	}
-	if a.State != Done && a.State != Withdrawn {
+	if spoils(a) {
 		e.spoilRest(a)
 	}
 	if a.State != Unknown && !awaitsOutcome(a) {

@@ -56,7 +56,7 @@ func (e *Engine) absorb(s sighted) {
 		return
 	}
 	m := ForeignMove{VM: s.ID, Name: s.Name, From: s.From, To: s.To, At: s.at}
-	e.lastMove[m.VM] = lastMove{m.At, foreign, m.To}
+	e.lastMove[m.VM] = lastMove{at: m.At, by: foreign, to: m.To}
 	e.metrics.foreignMoves.WithLabelValues(m.VM.Source).Inc()
 	e.o.Log.Info("VM moved by somebody else", "source", m.VM.Source, "vm", m.Name, "from", from, "to", to)
 	ctx, cancel := writing()

@@ -125,7 +125,7 @@ func (e *Engine) Resolve(ctx context.Context, id string, state State, by, why st
 	}
 	err := e.stepLocked(it, says(by, "says "+string(state), why), func(a *Action) { a.State = state })
 	if err == nil {
-		e.lastMove[it.VM] = lastMove{e.now(), "protip", it.To}
+		e.lastMove[it.VM] = lastMove{at: e.now(), by: "protip", to: it.To}
 		delete(e.live, id)
 	}
 	return it.Action, err
@@ -254,6 +254,9 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if it.State != Approved { // somebody has just cancelled it
+		return false
+	}
 	err := e.stepLocked(it, "", func(a *Action) {
 		a.State, a.Owner, a.Fence = Claimed, e.o.Owner, a.Fence+1
 		a.DryRun = a.DryRun || isDry(e.o.Executors[a.VM.Source])
@@ -266,6 +269,9 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 func (e *Engine) turn(it *item) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if it.State != Approved {
+		return "it was cancelled"
+	}
 	why := e.barred(it)
 	if why == "" && e.now().Sub(it.ApprovedAt) > e.o.MaxWait {
 		why = fmt.Sprintf("it waited %s for its turn (%s): its plan is old", e.o.MaxWait, words(it.wait, "no reason noted"))
@@ -309,7 +315,11 @@ func (e *Engine) cooling(vm inventory.ID) string {
 	if !ok || e.now().Sub(last.at) >= e.o.Cooldown {
 		return ""
 	}
-	return fmt.Sprintf("it was moved at %s by %s and rests until %s", stamp(last.at), last.by, stamp(last.at.Add(e.o.Cooldown)))
+	what := "it was moved"
+	if last.cancelled {
+		what = "its move was cancelled"
+	}
+	return fmt.Sprintf("%s at %s by %s and rests until %s", what, stamp(last.at), last.by, stamp(last.at.Add(e.o.Cooldown)))
 }
 
 // queued is which limit the action waits for, empty if it is its turn.

@@ -57,7 +57,7 @@ func (e *Engine) recall(ctx context.Context) error {
 		return err
 	}
 	for _, m := range moves {
-		e.lastMove[m.VM] = lastMove{m.At, foreign, m.To}
+		e.lastMove[m.VM] = lastMove{at: m.At, by: foreign, to: m.To}
 	}
 	if e.breaker.state, err = e.o.Memory.Breaker(ctx); err != nil {
 		return err
@@ -77,10 +77,10 @@ func (e *Engine) replay(past []Action) {
 		if !a.State.Final() {
 			continue
 		}
-		if a.Sent() && a.EndedAt.After(e.lastMove[a.VM].at) {
-			e.lastMove[a.VM] = lastMove{a.EndedAt, "protip", a.To}
+		if last, rests := rest(a); rests && last.at.After(e.lastMove[a.VM].at) {
+			e.lastMove[a.VM] = last
 		}
-		if a.State != Done {
+		if spoils(a) {
 			e.spoilRest(a)
 		}
 		if awaitsOutcome(a) {

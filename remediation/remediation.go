@@ -29,7 +29,7 @@ const (
 	Started    State = "started"     // the platform's own task is known
 	Verifying  State = "verifying"   // the platform says it is done; waiting to see the VM on its target
 	Done       State = "done"        // seen on its target
-	Withdrawn  State = "withdrawn"   // not needed any more; nothing was sent
+	Withdrawn  State = "withdrawn"   // not needed any more, or cancelled in time; nothing was sent
 	Failed     State = "failed"      // not carried out; the VM is where it was or where the error says
 	RolledBack State = "rolled_back" // the platform gave up and left the VM on its source
 	Unknown    State = "unknown"     // cannot be decided by reading the platform
@@ -87,6 +87,7 @@ type Action struct {
 	Fence    int64   `json:"fence"`              // grows with every claim; a step with an older one is refused
 	Owner    string  `json:"owner,omitempty"`    // the agent that claimed it last
 	TaskRef  string  `json:"task_ref,omitempty"` // the platform's own task
+	Queued   bool    `json:"queued,omitempty"`   // the platform took it and has it wait for its turn
 	Progress float64 `json:"progress"`           // 0..1, as the platform tells
 	Error    string  `json:"error,omitempty"`
 	// Fault says that the platform was asked and the VM did not come to its target by it, or that nobody knows; false if
@@ -94,6 +95,11 @@ type Action struct {
 	Fault    bool    `json:"fault,omitempty"`
 	Verified bool    `json:"verified"` // the inventory showed the VM on its target
 	Outcome  Outcome `json:"outcome,omitempty"`
+	// A person's wish to stop it. CancelSentAt is written before the platform is asked; until then it was not asked.
+	CancelBy     string    `json:"cancel_by,omitempty"` // who asked last; empty: nobody
+	CancelAt     time.Time `json:"cancel_at,omitzero"`
+	CancelSentAt time.Time `json:"cancel_sent_at,omitzero"`
+	CancelError  string    `json:"cancel_error,omitempty"` // why the platform does not stop it
 
 	// All times are of protip's clock, which runs faster than the platform's in a demo.
 	PlannedAt   time.Time `json:"planned_at"`
@@ -111,6 +117,7 @@ func (a Action) Sent() bool { return !a.StartingAt.IsZero() && !a.DryRun }
 type Progress struct {
 	TaskRef string  // the platform's task; set from the first report on
 	Ratio   float64 // 0..1
+	Queued  bool    // the platform has it wait for its turn
 }
 
 // Executor carries out actions on one source. Its credential may act; the collector's may not.
@@ -127,6 +134,15 @@ type Executor interface {
 	// Find reads where the VM is and which migration tasks the platform has for it since a.StartingAt, and changes nothing.
 	// If a.TaskRef is set, that task is among them as long as the platform remembers it.
 	Find(ctx context.Context, a Action) (Sighting, error)
+}
+
+// Canceler is an Executor whose platform can give up a migration that runs or is queued.
+type Canceler interface {
+	// Cancel asks the platform to give up the migration of a.TaskRef, which is set, and returns when it took the request. That says
+	// nothing of the end: the VM may arrive all the same, and Do and Find tell. If that task does not run any more, or the platform
+	// refuses, it is an error and nothing was changed. Errors of a lost answer are as those of Do.
+	// It may be called while Do waits for the task, and again.
+	Cancel(ctx context.Context, a Action) error
 }
 
 // Sighting is what a platform knows of an action's VM.

@@ -19,6 +19,7 @@ func (e *Engine) carryOut(ctx context.Context, it *item) {
 	}
 	err := ex.Check(ctx, a)
 	switch {
+	case e.withdrawn(it):
 	case ctx.Err() != nil:
 		e.giveBack(it)
 	case errors.Is(err, ErrNoOp):
@@ -48,6 +49,9 @@ func (e *Engine) begin(ctx context.Context, ex Executor, it *item) {
 func (e *Engine) commit(it *item) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.withdrawnLocked(it) {
+		return false
+	}
 	why := e.barred(it)
 	if why == "" {
 		err := e.stepLocked(it, "", func(a *Action) { a.State, a.StartingAt = Starting, e.now() })
@@ -85,9 +89,17 @@ func (e *Engine) progress(it *item, p Progress) error {
 	defer e.mu.Unlock()
 	switch {
 	case p.TaskRef != "" && it.TaskRef == "":
-		return e.stepLocked(it, "task "+p.TaskRef, func(a *Action) { a.State, a.TaskRef, a.Progress = Started, p.TaskRef, p.Ratio })
+		return e.stepLocked(it, "task "+p.TaskRef, func(a *Action) {
+			a.State, a.TaskRef, a.Progress, a.Queued = Started, p.TaskRef, p.Ratio, p.Queued
+		})
 	case p.TaskRef != "" && p.TaskRef != it.TaskRef:
 		return fmt.Errorf("executor reports task %s for action %s, whose task is %s", p.TaskRef, it.ID, it.TaskRef)
+	case p.Queued != it.Queued:
+		note := "its turn has come at the platform"
+		if p.Queued {
+			note = "waits for its turn at the platform"
+		}
+		return e.stepLocked(it, note, func(a *Action) { a.Queued, a.Progress = p.Queued, min(p.Ratio, 1) })
 	case p.Ratio >= it.Progress+0.1:
 		return e.stepLocked(it, "", func(a *Action) { a.Progress = min(p.Ratio, 1) })
 	}
@@ -219,7 +231,12 @@ func failure(why string) func(*Action) {
 
 // fault ends an action that the platform refused or failed, or that cannot be decided.
 func (e *Engine) fault(it *item, state State, why string) {
-	e.step(it, why, func(a *Action) { a.State, a.Error, a.Fault = state, why, true })
+	e.step(it, why, func(a *Action) {
+		a.State, a.Error, a.Fault = state, why, true
+		if state == RolledBack && stopped(*a) {
+			a.Error, a.Fault = says(a.CancelBy, cancelledIt, why), false
+		}
+	})
 	e.release(it)
 }
 

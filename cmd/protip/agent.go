@@ -135,6 +135,22 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 		return c.print(found, func(w *tabwriter.Writer) { printActions(w, found) })
 	})
 
+	cancel := actions.Command("cancel", "Stop an action: withdraw what was not sent, and have the platform asked to give up what runs.")
+	cancelled := cancel.Arg("id", "The action.").Required().String()
+	cancelWhy := cancel.Flag("why", "For the audit.").String()
+	add(cancel, func(ctx context.Context, c *console, agent *client.Client) error {
+		action, err := agent.Cancel(ctx, *cancelled, *cancelWhy)
+		if err != nil {
+			return err
+		}
+		return c.print(action, func(w *tabwriter.Writer) {
+			printActions(w, []remediation.Action{action})
+			if !action.State.Final() {
+				fmt.Fprintln(w, "\nHow it ends is told by where the VM is then: protip actions")
+			}
+		})
+	})
+
 	resolve := actions.Command("resolve", "Say what became of an action that is unknown, after a look where its VM is; frees the VM.")
 	resolved := resolve.Arg("id", "The action.").Required().String()
 	resolvedAs := resolve.Flag("as", "done or failed.").Required().Enum("done", "failed")
@@ -254,6 +270,22 @@ func printActions(w *tabwriter.Writer, actions []remediation.Action) {
 	fmt.Fprintln(w, "ACTION\tVM\tFROM\tTO\tSTATE\tOUTCOME\tBY\tERROR")
 	for _, a := range actions {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), words(a.State), words(a.Outcome), a.By, printable(a.Error))
+			a.ID, printable(a.VMName), printable(a.FromName), printable(a.ToName), standingOf(a), words(a.Outcome), a.By, printable(a.Error))
 	}
+}
+
+// standingOf is an action's state, and what is special about it.
+func standingOf(a remediation.Action) string {
+	text := words(a.State)
+	if a.Queued {
+		text += ", queued by the platform"
+	}
+	switch {
+	case a.State.Final() || a.CancelBy == "":
+	case a.CancelError != "":
+		text += fmt.Sprintf(", not cancelled for %s: %s", a.CancelBy, printable(a.CancelError))
+	default:
+		text += ", being cancelled for " + a.CancelBy
+	}
+	return text
 }

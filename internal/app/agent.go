@@ -129,6 +129,15 @@ func (a agent) frozenOn(tip rules.Tip) string {
 	return strings.Join(parts, "; ")
 }
 
+func (a agent) Cancel(ctx context.Context, by web.By, id string) (act remediation.Action, err error) {
+	defer func() { a.audit(ctx, by, "cancel", id, act.VM, err) }()
+	if a.acting == nil {
+		return act, fmt.Errorf("%w: there is nothing to cancel: the configuration has no remediation section", web.ErrConflict)
+	}
+	act, err = a.acting.engine.Cancel(ctx, id, by.Who, by.Why)
+	return act, refused(err)
+}
+
 func (a agent) Resolve(ctx context.Context, by web.By, id string, as remediation.State) (act remediation.Action, err error) {
 	defer func() { a.audit(ctx, by, "resolve", id, act.VM, err) }()
 	if a.acting == nil {

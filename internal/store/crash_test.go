@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -62,6 +63,48 @@ func TestKillAtEveryStep(t *testing.T) {
 var writes = []remediation.State{
 	remediation.Planned, remediation.Approved, remediation.Claimed, remediation.Starting, remediation.Started, remediation.Verifying,
 	remediation.Done, remediation.Done, // the second with its outcome
+}
+
+// cancelWrites are what the journal is given when a person cancels the action as soon as its task is known.
+var cancelWrites = []string{"planned", "approved", "claimed", "starting", "started", "asked", "sending", "rolled_back"}
+
+// TestKillWhileCancelling: a request that is on disk is not lost, none is made twice, and where the VM is says how it ended.
+func TestKillWhileCancelling(t *testing.T) {
+	for n := slices.Index(cancelWrites, "asked"); n < len(cancelWrites); n++ {
+		for _, when := range []string{"before", "after"} {
+			t.Run(when+" "+cancelWrites[n], func(t *testing.T) {
+				t.Parallel()
+				mayBeSent := cancelWrites[n] == "sending" && when == "after" // on disk, and nobody can tell
+				took := 20 * time.Second
+				if mayBeSent {
+					took = time.Second // it runs to its end
+				}
+				p := remediationtest.NewPlatform(took, nil)
+				p.Put(crashVM, crashFrom)
+				server := httptest.NewServer(serve(p))
+				defer server.Close()
+				dir := filepath.Join(t.TempDir(), "data")
+				if killed := agent(t, dir, server.URL, n+1, when, "PROTIP_TEST_CANCEL=1"); !killed {
+					t.Fatalf("the agent ended before write %d", n+1)
+				}
+				crashed, _ := truth(t, dir, p)
+				if p.Cancels() > 0 && crashed.CancelSentAt.IsZero() {
+					t.Errorf("the platform was asked, and the journal has %+v", crashed)
+				}
+				if killed := agent(t, dir, server.URL, 0, "", "PROTIP_TEST_CANCEL=1"); killed {
+					t.Fatal("the last agent was killed")
+				}
+				a, calls := truth(t, dir, p)
+				want, cancels, at := remediation.RolledBack, 1, crashFrom
+				if mayBeSent {
+					want, cancels, at = remediation.Done, 0, crashTo
+				}
+				if a.State != want || calls != 1 || p.Cancels() != cancels || p.Where(crashVM) != at || a.CancelBy != "bob" || a.CancelSentAt.IsZero() {
+					t.Errorf("ended %s with %d calls and %d requests, the VM on %s: %+v", a.State, calls, p.Cancels(), p.Where(crashVM), a)
+				}
+			})
+		}
+	}
 }
 
 func killAt(t *testing.T, n int, when string, again int) {
@@ -136,12 +179,12 @@ func truth(t *testing.T, dir string, p *remediationtest.Platform) (remediation.A
 }
 
 // agent runs one until it ends, and reports whether it was killed.
-func agent(t *testing.T, dir, platform string, killAt int, when string) (killed bool) {
+func agent(t *testing.T, dir, platform string, killAt int, when string, env ...string) (killed bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestKillAtEveryStep$")
-	cmd.Env = append(os.Environ(), "PROTIP_TEST_AGENT="+dir, "PROTIP_TEST_PLATFORM="+platform,
+	cmd.Env = append(append(os.Environ(), env...), "PROTIP_TEST_AGENT="+dir, "PROTIP_TEST_PLATFORM="+platform,
 		"PROTIP_TEST_KILL="+strconv.Itoa(killAt), "PROTIP_TEST_WHEN="+when)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -189,11 +232,30 @@ func runAgent(t *testing.T) {
 	}
 	for !over(t, s) {
 		follow(t, c, fleet, engine, platform)
+		if os.Getenv("PROTIP_TEST_CANCEL") != "" {
+			cancelOnce(t, s, engine)
+		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// cancelOnce is a person who asks as soon as the task is known, if nobody did.
+func cancelOnce(t *testing.T, s *Store, engine *remediation.Engine) {
+	actions, err := s.Actions(t.Context(), remediation.Filter{States: []remediation.State{remediation.Started}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range actions {
+		if a.CancelBy != "" {
+			continue
+		}
+		if _, err := engine.Cancel(t.Context(), a.ID, "bob", "test"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -251,7 +313,8 @@ func (d *deadly) Create(ctx context.Context, a remediation.Action) error {
 
 func (d *deadly) Step(ctx context.Context, prev, next remediation.Action, at time.Time, note string) error {
 	step := func() error { return d.Store.Step(ctx, prev, next, at, note) }
-	if prev.State == next.State && prev.Fence == next.Fence && prev.Outcome == next.Outcome {
+	if prev.State == next.State && prev.Fence == next.Fence && prev.Outcome == next.Outcome &&
+		prev.CancelAt.Equal(next.CancelAt) && prev.CancelSentAt.Equal(next.CancelSentAt) {
 		return step() // progress: how often it is told depends on how fast the machine is
 	}
 	return d.write(step)
@@ -305,6 +368,8 @@ func serve(p *remediationtest.Platform) http.Handler {
 			out.Ref, err = p.Migrate(req.Action)
 		case "/poll":
 			out.Task, out.Ratio, err = p.Poll(req.Ref)
+		case "/cancel":
+			err = p.Cancel(req.Action)
 		case "/find":
 			out.Sighting, err = p.Find(req.Action)
 		}
@@ -356,6 +421,11 @@ func (u wire) Migrate(a remediation.Action) (string, error) {
 func (u wire) Poll(ref string) (remediation.Task, float64, error) {
 	out, err := u.call("/poll", request{Ref: ref})
 	return out.Task, out.Ratio, err
+}
+
+func (u wire) Cancel(a remediation.Action) error {
+	_, err := u.call("/cancel", request{Action: a})
+	return err
 }
 
 func (u wire) Find(a remediation.Action) (remediation.Sighting, error) {

@@ -49,8 +49,11 @@ type ActionReader interface {
 	Actions(ctx context.Context, f remediation.Filter) ([]remediation.Action, error)
 }
 
-// ActionOperator says what became of an action that cannot be decided by reading the platform.
+// ActionOperator stops an action, and says what became of one that cannot be decided by reading the platform.
 type ActionOperator interface {
+	// Cancel withdraws an action that was not sent, or has the platform asked to give its migration up; it does not wait for the end.
+	// What is over, or cannot be stopped, is ErrConflict.
+	Cancel(ctx context.Context, by By, action string) (remediation.Action, error)
 	// Resolve ends an unknown action by a person's word, as done or failed, and frees its VM.
 	Resolve(ctx context.Context, by By, action string, as remediation.State) (remediation.Action, error)
 }

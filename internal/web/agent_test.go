@@ -115,6 +115,10 @@ func (a *testAgent) Implement(ctx context.Context, by By, id string, downtime bo
 	return a.actions[:1], a.act(by, "implement", id)
 }
 
+func (a *testAgent) Cancel(_ context.Context, by By, id string) (remediation.Action, error) {
+	return a.actions[0], a.act(by, "cancel", id)
+}
+
 func (a *testAgent) Resolve(_ context.Context, by By, id string, as remediation.State) (remediation.Action, error) {
 	return a.actions[0], a.act(by, "resolve", id+" as "+string(as))
 }

@@ -35,6 +35,7 @@ var routeCases = map[string]struct{ target, body, act string }{
 	"POST /api/v1/tips/{id}/implement": {"/api/v1/tips/a1b2c3/implement", "", "implement a1b2c3 by operator token because"},
 	"POST /api/v1/alertmanager":        {target: "/api/v1/alertmanager"},
 	"POST /api/v1/tips/{id}/undismiss": {"/api/v1/tips/a1b2c3/undismiss", "{}", "undismiss a1b2c3 by operator token because"},
+	"POST /api/v1/actions/{id}/cancel": {"/api/v1/actions/x1/cancel", `{"why":"wrong VM"}`, "cancel x1 by operator token because wrong VM"},
 	"POST /api/v1/actions/{id}/resolve": {
 		"/api/v1/actions/x1/resolve", `{"as":"failed","why":"looked"}`, "resolve x1 as failed by operator token because looked",
 	},

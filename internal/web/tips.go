@@ -241,6 +241,10 @@ func (s *server) implement(ctx context.Context, by By, r *http.Request, body agr
 	return append([]remediation.Action{}, actions...), nil
 }
 
+func (s *server) cancel(ctx context.Context, by By, r *http.Request, _ reason) (any, error) {
+	return s.agent.Cancel(ctx, by, r.PathValue("id"))
+}
+
 // resolution is a person's word on an action that is unknown.
 type resolution struct {
 	reason

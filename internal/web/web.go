@@ -85,6 +85,7 @@ func (s *server) routes() []route {
 		{"POST", "/api/v1/tips/{id}/implement", act(s, s.implement)},
 		{"POST", "/api/v1/tips/{id}/dismiss", act(s, s.dismiss)},
 		{"POST", "/api/v1/tips/{id}/undismiss", act(s, s.undismiss)},
+		{"POST", "/api/v1/actions/{id}/cancel", act(s, s.cancel)},
 		{"POST", "/api/v1/actions/{id}/resolve", act(s, s.resolve)},
 		{"POST", "/api/v1/pause", act(s, s.pause)},
 		{"POST", "/api/v1/resume", act(s, s.resume)},

@@ -39,7 +39,10 @@ type Executor struct {
 	turn  turn
 }
 
-var _ remediation.Executor = (*Executor)(nil)
+var (
+	_ remediation.Executor = (*Executor)(nil)
+	_ remediation.Canceler = (*Executor)(nil)
+)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Executor, error) {
@@ -82,7 +85,7 @@ func (e *Executor) Do(ctx context.Context, a remediation.Action, report func(rem
 	if err != nil {
 		return err
 	}
-	m := &migration{Executor: e, action: a, vm: vm, report: report, ref: a.TaskRef}
+	m := &migration{Executor: e, action: a, vm: vm, report: report, ref: a.TaskRef, queued: a.Queued}
 	if a.TaskRef == "" {
 		err = m.send(ctx)
 	}

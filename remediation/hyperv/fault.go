@@ -47,6 +47,7 @@ var cures = map[uint32]string{
 	0x800713BA: "the node is down",
 	0x800713BE: "the node is not up",
 	0x800713CE: "the node is paused",
+	0x8007139F: "the role is not being moved any more",
 	0x80071395: "the cluster has no such role any more",
 	0x800703E5: "another migration of it is under way",
 	0x800700AA: "both hosts take part in as many migrations as they may: wait, or raise their maximum",

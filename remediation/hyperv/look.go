@@ -19,9 +19,9 @@ type view struct {
 	runs   bool         // there, and nothing is pending
 	down   string       // why it does not run there, in a word
 	moving bool         // it is pending, in the queue, or its source has a job that moves it
-	queued bool
-	job    *job  // that moves it, if there is one to be seen
-	ended  []job // of its migrations away from the source, those that the host remembers
+	queued bool         // it waits for a slot
+	job    *job         // that moves it, if there is one to be seen
+	ended  []job        // of its migrations away from the source, those that the host remembers
 }
 
 // job is an Msvm_MigrationJob.
@@ -35,8 +35,9 @@ type job struct {
 	ageKnown bool
 }
 
-// States of a job from which on it is over, and the one of them that is a success.
+// States of a job: from which on it runs, from which on it is over, and the one of these that is a success.
 const (
+	jobRuns      = 4
 	jobOver      = 7
 	jobSucceeded = 7
 )
@@ -218,6 +219,7 @@ func (e *Executor) lookAtHosts(ctx context.Context, a remediation.Action, vm str
 		}
 	}
 	v.moving = v.moving || v.job != nil
+	v.queued = v.job != nil && v.job.state < jobRuns
 	if failed != nil && (!v.runs || v.on != a.To) {
 		return v, failed
 	}

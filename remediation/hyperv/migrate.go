@@ -20,6 +20,7 @@ type migration struct {
 
 	ref    string  // reported; empty before
 	best   float64 // progress reported
+	queued bool    // reported
 	role   string
 	before []job // that were over before the call
 	seen   bool  // it was seen to move
@@ -225,17 +226,17 @@ func (m *migration) again(ctx context.Context) (view, error) {
 	return v, err
 }
 
-// tell reports progress that has grown.
+// tell reports progress that has grown, and whether it waits for a slot.
 func (m *migration) tell(v view) error {
-	if v.job == nil {
+	ratio := m.best
+	if v.job != nil {
+		ratio = max(ratio, min(float64(v.job.percent)/100, 0.99))
+	}
+	if ratio <= m.best && v.queued == m.queued {
 		return nil
 	}
-	ratio := min(float64(v.job.percent)/100, 0.99)
-	if ratio <= m.best {
-		return nil
-	}
-	m.best = ratio
-	if err := m.report(remediation.Progress{TaskRef: m.ref, Ratio: ratio}); err != nil {
+	m.best, m.queued = ratio, v.queued
+	if err := m.report(remediation.Progress{TaskRef: m.ref, Ratio: ratio, Queued: v.queued}); err != nil {
 		return fmt.Errorf("goes on unrecorded: %w: %w", remediation.ErrUndecided, err)
 	}
 	return nil

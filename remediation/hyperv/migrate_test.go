@@ -2,6 +2,7 @@ package hyperv
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,10 +78,10 @@ func TestQueue(t *testing.T) {
 		})
 		must(l.Move(l.VMs()[1], "hv-02", true))
 		ex, a := l.executor(t, secret), l.action(remediation.LiveMigration)
-		waited := false
+		waited, queued := false, []bool{}
 		err := ex.Do(t.Context(), a, func(p remediation.Progress) error {
 			a.TaskRef = p.TaskRef
-			if p.Ratio == 0 {
+			if queued = append(queued, p.Queued); len(queued) == 1 {
 				s, err := ex.Find(t.Context(), a)
 				waited = err == nil && len(s.Tasks) == 1 && s.Tasks[0].State == remediation.TaskRunning && s.Host == a.From
 				if !waited {
@@ -91,6 +92,74 @@ func TestQueue(t *testing.T) {
 		})
 		if err != nil || !waited || l.Truth(l.vm).Node != "hv-02" || l.Requests("", l.method()) != 1 {
 			t.Errorf("standalone %t: do: %v; %+v", standalone, err, l.Truth(l.vm))
+		}
+		if queued = slices.Compact(queued); !slices.Equal(queued, []bool{false, true, false}) {
+			t.Errorf("standalone %t: reported as waiting %v, want taken, waiting, and under way", standalone, queued)
+		}
+	}
+}
+
+// TestCancelInTheQueue: what waits for a slot is taken out of the queue, and what has the slot goes on.
+func TestCancelInTheQueue(t *testing.T) {
+	t.Parallel()
+	for _, standalone := range []bool{false, true} {
+		l := newLab(t, func(o *hyperv.Options) { o.Standalone, o.ActiveMigrations = standalone, 1 })
+		other := l.VMs()[1]
+		must(l.Move(other, "hv-02", true))
+		ex, a := l.executor(t, secret), l.action(remediation.LiveMigration)
+		err := ex.Do(t.Context(), a, func(p remediation.Progress) error {
+			if p.Queued {
+				a.TaskRef = p.TaskRef
+				if err := ex.Cancel(t.Context(), a); err != nil {
+					t.Errorf("standalone %t: cancel: %v", standalone, err)
+				}
+			}
+			return nil
+		})
+		if err == nil || errors.Is(err, remediation.ErrUndecided) || !strings.Contains(err.Error(), "somebody cancelled it") {
+			t.Errorf("standalone %t: do: %v", standalone, err)
+		}
+		if is := l.Truth(l.vm); is.Node != "hv-01" || !is.Running || is.Moving {
+			t.Errorf("standalone %t: the VM: %+v", standalone, is)
+		}
+		if all := l.Migrations(); len(all) != 2 || all[0].Code != 0 || all[1].Code != hyperv.OperationCanceled {
+			t.Errorf("standalone %t: migrations %+v", standalone, all)
+		}
+	}
+}
+
+// TestCancelLeavesOthersAlone: a migration of the VM that leads elsewhere is somebody else's.
+func TestCancelLeavesOthersAlone(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	must(l.Move(l.vm, "hv-03", true))
+	a := l.action(remediation.LiveMigration)
+	a.TaskRef = taskRef(a)
+	err := l.executor(t, secret).Cancel(t.Context(), a)
+	if err == nil || !strings.Contains(err.Error(), "is not protip's: it leads to") || l.Requests("", "CancelOperation") != 0 {
+		t.Errorf("cancel: %v", err)
+	}
+}
+
+// TestCancelRefused: the number of a refusal is told, a lost answer is told as lost.
+func TestCancelRefused(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		fault hyperv.Fault
+		want  string
+		open  bool
+	}{
+		{hyperv.Fault{Action: "CancelOperation", HRESULT: 0x80070005}, "administrator of the cluster", false},
+		{hyperv.Fault{Action: "CancelOperation", LoseAnswer: true}, "", true},
+	} {
+		l := newLab(t)
+		must(l.Move(l.vm, "hv-02", true))
+		l.Inject(tc.fault)
+		a := l.action(remediation.LiveMigration)
+		a.TaskRef = taskRef(a)
+		err := l.executor(t, secret).Cancel(t.Context(), a)
+		if err == nil || errors.Is(err, remediation.ErrUndecided) != tc.open || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("cancel: %v, want %q in it, open %t", err, tc.want, tc.open)
 		}
 	}
 }

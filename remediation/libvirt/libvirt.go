@@ -45,7 +45,10 @@ type Executor struct {
 	ended endings
 }
 
-var _ remediation.Executor = (*Executor)(nil)
+var (
+	_ remediation.Executor = (*Executor)(nil)
+	_ remediation.Canceler = (*Executor)(nil)
+)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Executor, error) {

@@ -174,7 +174,7 @@ func (m *migration) follow(ctx context.Context) error {
 				return err
 			}
 		case <-late:
-			if err := m.Abort(ctx, m.action); err != nil {
+			if err := m.abort(ctx, m.action, m.vm); err != nil {
 				m.log.Warn("cannot abort a migration that takes too long", "action", m.action.ID, "vm", m.action.VMName, "err", err)
 			} else {
 				aborted = fmt.Errorf("took longer than %s and was aborted", m.opts.Migration.Timeout)
@@ -267,24 +267,43 @@ func (m *migration) over(v view) error {
 	return fmt.Errorf("%w: the VM is on %s", remediation.ErrUndecided, v.on)
 }
 
-// Abort has the source give up the migration of the action's VM. The VM stays, running, on its source.
-func (e *Executor) Abort(ctx context.Context, a remediation.Action) error {
+// Cancel has the source abort its job with the action's VM. The VM stays, running, on its source. libvirt does not say whose a job is:
+// it is the action's as long as it moves this VM away from this host.
+func (e *Executor) Cancel(ctx context.Context, a remediation.Action) error {
 	vm, err := e.mine(a)
-	if err != nil {
-		return err
+	if err == nil && a.TaskRef != taskRef(a) {
+		err = fmt.Errorf("%q is no migration from %s", a.TaskRef, a.FromName)
 	}
+	if err == nil {
+		err = e.abort(ctx, a, vm)
+	}
+	if err != nil {
+		return fmt.Errorf("cancel migration of %s: %w", a.VMName, err)
+	}
+	return nil
+}
+
+func (e *Executor) abort(ctx context.Context, a remediation.Action, vm platform.UUID) error {
 	source, err := e.host(ctx, a.From.Ref)
 	if err != nil {
-		return fmt.Errorf("host %s: %w", a.FromName, err)
+		return fmt.Errorf("nothing was sent: host %s: %v", a.FromName, err) // without what it wraps, which would read as a lost answer
 	}
-	if moving, _, err := source.job(ctx, vm); err != nil || !moving {
-		return errors.Join(err, fmt.Errorf("abort migration of %s: none is under way", a.VMName))
+	moving, _, err := source.job(ctx, vm)
+	switch {
+	case err != nil:
+		return fmt.Errorf("nothing was sent: %v", err)
+	case !moving:
+		return errors.New("none is under way")
 	}
-	return source.ask(ctx, "DomainAbortJob", func(l *golibvirt.Libvirt) error {
+	err = source.ask(ctx, "DomainAbortJob", func(l *golibvirt.Libvirt) error {
 		dom, err := l.DomainLookupByUUID(golibvirt.UUID(vm))
 		if err != nil {
 			return err
 		}
 		return l.DomainAbortJob(dom)
 	})
+	if err != nil && platform.CodeOf(err) == 0 {
+		return fmt.Errorf("%w: %w", remediation.ErrUndecided, err)
+	}
+	return err
 }

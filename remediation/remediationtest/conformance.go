@@ -53,6 +53,8 @@ func Run(t *testing.T, start func(t *testing.T) Fixture) {
 		{"resume", testResume},
 		{"cancelled before the call", testCancelledBefore},
 		{"session lost while waiting", testSessionLost},
+		{"cancel", testCancel},
+		{"cancel refuses", testCancelRefuses},
 		{"journal does not take the ref", testUnrecorded},
 		{"wrong secret", testWrongSecret},
 		{"objects of another source", testForeignAction},
@@ -258,6 +260,68 @@ func testSessionLost(t *testing.T, f Fixture) {
 	if f.Host() != back.To {
 		t.Errorf("the VM is on %s, want %s", f.Host(), back.To)
 	}
+}
+
+// testCancel has another executor, as of an agent that was restarted, cancel what one waits for. A platform that cannot has no Canceler.
+func testCancel(t *testing.T, f Fixture) {
+	ex, other := f.Executor(t, f.Secret), f.Executor(t, f.Secret)
+	canceler, ok := other.(remediation.Canceler)
+	if !ok {
+		return
+	}
+	action := f.Action
+	var r reports
+	r.hook = func(p remediation.Progress) error {
+		if action.TaskRef != "" {
+			return nil
+		}
+		action.TaskRef = p.TaskRef
+		if err := canceler.Cancel(t.Context(), action); err != nil {
+			t.Errorf("cancel: %v", err)
+		}
+		return nil
+	}
+	expectWord(t, ex.Do(t.Context(), f.Action, r.take))
+	ref := r.check(t)
+	expect(t, f, f.Action.From, 1)
+	if s := find(t, ex, action); len(s.Tasks) != 1 || s.Tasks[0].Ref != ref || s.Tasks[0].State != remediation.TaskFailed || s.Tasks[0].Error == "" || s.Down != "" {
+		t.Errorf("find = %+v, want task %s failed, why, and the VM running", s, ref)
+	}
+	expectWord(t, canceler.Cancel(t.Context(), action))
+
+	// The next attempt works.
+	if err := ex.Do(t.Context(), f.Action, (&reports{}).take); err != nil {
+		t.Errorf("do again: %v", err)
+	}
+	expect(t, f, f.Action.To, 2)
+	expectWord(t, canceler.Cancel(t.Context(), action))
+	expect(t, f, f.Action.To, 2)
+}
+
+// testCancelRefuses asks for what is not under way, or not the action's.
+func testCancelRefuses(t *testing.T, f Fixture) {
+	canceler, ok := f.Executor(t, f.Secret).(remediation.Canceler)
+	if !ok {
+		return
+	}
+	known := f.Action
+	known.TaskRef = f.Migrate() // somebody else's, of this VM
+	for name, edit := range map[string]func(*remediation.Action){
+		"no task":      func(a *remediation.Action) { a.TaskRef = "" },
+		"another task": func(a *remediation.Action) { a.TaskRef = "task-of-nobody" },
+		"another VM":   func(a *remediation.Action) { a.VM.Source = "elsewhere" },
+	} {
+		a := known
+		edit(&a)
+		if err := canceler.Cancel(t.Context(), a); err == nil || errors.Is(err, remediation.ErrUndecided) {
+			t.Errorf("cancel of an action with %s: %v", name, err)
+		}
+	}
+	wrong := f.Executor(t, "wr0ng-"+f.Secret+"-s3cret").(remediation.Canceler)
+	if err := wrong.Cancel(t.Context(), known); err == nil || errors.Is(err, remediation.ErrUndecided) || strings.Contains(err.Error(), f.Secret) {
+		t.Errorf("cancel with a wrong secret: %v, want an error that leaves nothing open", err)
+	}
+	eventually(t, "the migration goes on", func() bool { return f.Host() == f.Action.To })
 }
 
 func testUnrecorded(t *testing.T, f Fixture) {

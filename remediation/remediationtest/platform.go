@@ -21,6 +21,7 @@ type Platform struct {
 	hosts  map[inventory.ID]inventory.ID // VM -> host
 	tasks  []*task
 	calls  map[string]int // migration calls by action ID
+	ended  int            // requests to give up a task
 	faults map[inventory.ID]Fault
 	down   bool
 	moved  func(vm, from, to inventory.ID)
@@ -37,6 +38,9 @@ const (
 	LosesAnswer Fault = "lose answer" // the call arrives, its answer does not
 	LosesCall   Fault = "lose call"   // the call never arrives, and nobody can tell
 	LosesTask   Fault = "lose task"   // the wait breaks off after the ref was told
+	NoCancel    Fault = "no cancel"   // a request to give the task up is refused
+	LateCancel  Fault = "late cancel" // it is taken, and the VM arrives all the same
+	LosesCancel Fault = "lose cancel" // it is taken, and its answer does not arrive
 	Stays       Fault = "stay"        // the task succeeds and the VM is where it was
 	HidesMove   Fault = "hide"        // the move is made and the inventory is not told
 )
@@ -206,6 +210,39 @@ func (p *Platform) Poll(ref string) (remediation.Task, float64, error) {
 	return remediation.Task{}, 0, fmt.Errorf("%w: task %s has been deleted or was never created", ErrPlatform, ref)
 }
 
+// Cancel is a request to give a task up.
+func (p *Platform) Cancel(a remediation.Action) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settle()
+	if p.down {
+		return fmt.Errorf("cancel %s: %w", a.TaskRef, remediation.ErrUndecided)
+	}
+	p.ended++
+	i := slices.IndexFunc(p.tasks, func(t *task) bool { return t.Ref == a.TaskRef })
+	if i < 0 || p.tasks[i].State != remediation.TaskRunning {
+		return fmt.Errorf("%w: task %s does not run", ErrPlatform, a.TaskRef)
+	}
+	switch p.tasks[i].fault {
+	case NoCancel:
+		return fmt.Errorf("%w: the task cannot be cancelled any more", ErrPlatform)
+	case LateCancel:
+		return nil
+	case LosesCancel:
+		p.tasks[i].State, p.tasks[i].Error = remediation.TaskFailed, "cancelled by a user"
+		return fmt.Errorf("read answer: %w", remediation.ErrUndecided)
+	}
+	p.tasks[i].State, p.tasks[i].Error = remediation.TaskFailed, "cancelled by a user"
+	return nil
+}
+
+// Cancels is how often it was asked to give a task up.
+func (p *Platform) Cancels() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
 // Find is what an executor's Find reads.
 func (p *Platform) Find(a remediation.Action) (remediation.Sighting, error) {
 	p.mu.Lock()
@@ -220,7 +257,7 @@ func (p *Platform) Find(a remediation.Action) (remediation.Sighting, error) {
 		since = time.Time{}
 	}
 	for _, t := range slices.Backward(p.tasks) {
-		if t.vm == a.VM && !t.began.Before(since) {
+		if t.vm == a.VM && (t.Ref == a.TaskRef || !t.began.Before(since)) {
 			s.Tasks = append(s.Tasks, t.Task)
 		}
 	}
@@ -232,6 +269,7 @@ type API interface {
 	Check(a remediation.Action) error
 	Migrate(a remediation.Action) (ref string, err error)
 	Poll(ref string) (remediation.Task, float64, error)
+	Cancel(a remediation.Action) error
 	Find(a remediation.Action) (remediation.Sighting, error)
 }
 
@@ -243,7 +281,10 @@ type Executor struct {
 	Every time.Duration // between polls of a task
 }
 
-var _ remediation.Executor = Executor{}
+var (
+	_ remediation.Executor = Executor{}
+	_ remediation.Canceler = Executor{}
+)
 
 // Check implements remediation.Executor.
 func (e Executor) Check(_ context.Context, a remediation.Action) error { return e.API.Check(a) }
@@ -252,6 +293,9 @@ func (e Executor) Check(_ context.Context, a remediation.Action) error { return 
 func (e Executor) Find(_ context.Context, a remediation.Action) (remediation.Sighting, error) {
 	return e.API.Find(a)
 }
+
+// Cancel implements remediation.Canceler.
+func (e Executor) Cancel(_ context.Context, a remediation.Action) error { return e.API.Cancel(a) }
 
 // Do implements remediation.Executor.
 func (e Executor) Do(ctx context.Context, a remediation.Action, report func(remediation.Progress) error) error {

@@ -38,7 +38,10 @@ type Executor struct {
 	log     *slog.Logger
 }
 
-var _ remediation.Executor = (*Executor)(nil)
+var (
+	_ remediation.Executor = (*Executor)(nil)
+	_ remediation.Canceler = (*Executor)(nil)
+)
 
 // New checks the options. It does not connect.
 func New(opts Options) (*Executor, error) {

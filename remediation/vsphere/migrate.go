@@ -72,7 +72,7 @@ func migrate(ctx context.Context, c *platform.Conn, a remediation.Action) (task 
 
 // follow waits for the task's end. It outlives sessions and short outages; ctx ends the wait and not the task.
 func (e *Executor) follow(ctx context.Context, a remediation.Action, ref string, report func(remediation.Progress) error) error {
-	best := 0.0
+	best, queued := 0.0, a.Queued
 	readable := time.Now()
 	for {
 		s, err := e.task(ctx, ref)
@@ -91,9 +91,9 @@ func (e *Executor) follow(ctx context.Context, a remediation.Action, ref string,
 			return report(remediation.Progress{TaskRef: ref, Ratio: 1})
 		default:
 			readable = time.Now()
-			if s.progress > best {
-				best = s.progress
-				if err := report(remediation.Progress{TaskRef: ref, Ratio: best}); err != nil {
+			if waits := s.state == types.TaskInfoStateQueued; s.progress > best || waits != queued {
+				best, queued = max(best, s.progress), waits
+				if err := report(remediation.Progress{TaskRef: ref, Ratio: best, Queued: queued}); err != nil {
 					return fmt.Errorf("goes on unrecorded: %w: %w", remediation.ErrUndecided, err)
 				}
 			}

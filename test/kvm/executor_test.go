@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 	platform "github.com/protip/protip/internal/platform/libvirt"
+	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/remediation/libvirt"
 )
@@ -182,6 +184,64 @@ func (g *Guest) holdStayed(t *testing.T, ex *libvirt.Executor, a remediation.Act
 	}
 }
 
+// engine is one that may act in the lab, and believes that a guest is on a host and all is calm.
+type engine struct{ *remediation.Engine }
+
+func (l *Lab) engine(t *testing.T, g *Guest, on *Host) engine {
+	t.Helper()
+	journal, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { journal.Close() })
+	a := g.move(on)
+	c := clock.New(1)
+	fleet := inventory.NewFleet(inventory.Source{Name: "lab", Interval: time.Hour})
+	d := inventory.Delta{Source: "lab", Begin: true, Synced: true, VMs: []inventory.VM{{ID: a.VM, Name: g.Name, Host: a.From, Power: inventory.PowerOn}}}
+	for _, id := range []inventory.ID{a.From, a.To} {
+		d.Hosts = append(d.Hosts, inventory.Host{ID: id, Name: id.Ref, Connection: inventory.Connected, Power: inventory.PowerOn})
+		d.Samples = append(d.Samples, inventory.SampleSet{ID: id, At: c.Now().UnixMilli(), Values: []inventory.Value{
+			{Metric: inventory.HostCPUUsage, Value: 1}, {Metric: inventory.HostMemoryUsage, Value: 1},
+		}})
+	}
+	if _, err := fleet.Apply(d, c.Now()); err != nil {
+		t.Fatal(err)
+	}
+	e, err := remediation.New(remediation.Options{
+		Journal: journal, Memory: journal, Clock: c, Snapshot: fleet.Snapshot,
+		Executors: map[string]remediation.Executor{"lab": l.executor(t, slowly)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return engine{e}
+}
+
+// await waits for the engine's one action to be in a state.
+func (e engine) await(t *testing.T, state remediation.State) (act remediation.Action) {
+	t.Helper()
+	eventually(t, "the action is "+string(state), func() error {
+		actions, err := e.Actions(t.Context(), remediation.Filter{})
+		if err != nil || len(actions) != 1 {
+			return fmt.Errorf("actions %v, %w", actions, err)
+		}
+		if act = actions[0]; act.State != state {
+			return fmt.Errorf("it is %s: %s", act.State, act.Error)
+		}
+		return nil
+	})
+	return act
+}
+
 // again demands that the next attempt works.
 func (g *Guest) again(t *testing.T, l *Lab, from *Host) {
 	t.Helper()
@@ -209,17 +269,35 @@ func TestMigrationFails(t *testing.T) {
 		on = on.Other()
 	}
 
-	t.Run("aborted by the operator", func(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
 		ex, a := l.executor(t, slowly), g.move(on)
 		r, ended := begin(t, t.Context(), ex, a)
 		if err := ex.Check(t.Context(), a); err == nil || !strings.Contains(err.Error(), r.last()) {
 			t.Errorf("check while it moves: %v", err)
 		}
-		if err := ex.Abort(t.Context(), a); err != nil {
+		a.TaskRef = r.last()
+		if err := l.executor(t, nil).Cancel(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 		g.holdStayed(t, ex, a, on, r.last(), await(t, ended), "somebody aborted it")
 		next(t)
+	})
+	t.Run("cancelled by a person", func(t *testing.T) {
+		w := l.engine(t, g, on)
+		stored, err := w.Submit(t.Context(), []remediation.Action{g.move(on)}, "ann", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.await(t, remediation.Started)
+		if _, err := w.Cancel(t.Context(), stored[0].ID, "bob", "the wrong guest"); err != nil {
+			t.Fatal(err)
+		}
+		act := w.await(t, remediation.RolledBack)
+		if !strings.HasPrefix(act.Error, "bob cancelled it: ") || !strings.Contains(act.Error, "somebody aborted it") || act.Fault {
+			t.Errorf("the action is %+v", act)
+		}
+		t.Logf("it says: %s", act.Error)
+		g.HoldOnly(t, on)
 	})
 	if !all {
 		return

@@ -135,6 +135,11 @@ func (c *Client) ImplementWithDowntime(ctx context.Context, tip, why string) ([]
 	return act[[]remediation.Action](ctx, c, "/api/v1/tips/"+url.PathEscape(tip)+"/implement", map[string]any{"why": why, "downtime": true})
 }
 
+// Cancel stops an action, or has the platform asked to; it does not wait for the end.
+func (c *Client) Cancel(ctx context.Context, action, why string) (remediation.Action, error) {
+	return act[remediation.Action](ctx, c, "/api/v1/actions/"+url.PathEscape(action)+"/cancel", map[string]string{"why": why})
+}
+
 // Resolve ends an unknown action by a person's word: done or failed.
 func (c *Client) Resolve(ctx context.Context, action string, as remediation.State, why string) (remediation.Action, error) {
 	body := map[string]string{"as": string(as), "why": why}
