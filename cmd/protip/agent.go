@@ -27,7 +27,7 @@ func addAgentFlags(cmd *kingpin.CmdClause) agentFlags {
 	return agentFlags{
 		url: cmd.Flag("agent.url", "URL of the running agent.").Default("http://" + defaultAddress).
 			Envar("PROTIP_AGENT_URL").String(),
-		tokenFile: cmd.Flag("token.file", "File with the operator token; needed for what acts.").
+		tokenFile: cmd.Flag("token.file", "File with a token: an operator's for what acts, a viewer's where reading is not open.").
 			Envar("PROTIP_TOKEN_FILE").String(),
 	}
 }
@@ -37,7 +37,7 @@ func (f agentFlags) client() (*client.Client, error) {
 	if *f.tokenFile != "" {
 		var err error
 		if token, err = readSecret(*f.tokenFile); err != nil {
-			return nil, usageError{fmt.Errorf("operator token: %w", err)}
+			return nil, usageError{fmt.Errorf("--token.file: %w", err)}
 		}
 	}
 	c, err := client.New(client.Options{URL: *f.url, Token: token})
@@ -54,9 +54,9 @@ func cure(err error, tokenFile string) error {
 	case !errors.As(err, &refused) || refused.Type != "unauthorized":
 		return err
 	case tokenFile == "":
-		return errors.New("this needs the operator token: name the file that holds it with --token.file or PROTIP_TOKEN_FILE")
+		return errors.New("the agent wants to know who asks: name a file that holds a token with --token.file or PROTIP_TOKEN_FILE")
 	}
-	return fmt.Errorf("the agent does not know the token in %s: it has the one that its web.operator_token_file holds", tokenFile)
+	return fmt.Errorf("the agent does not know the token in %s: it has the one that its web.operator_token_file holds, and those of its web.users_file", tokenFile)
 }
 
 // addAgentCommands adds tips, actions, pause, resume, place and reserve.

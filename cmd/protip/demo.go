@@ -87,13 +87,15 @@ func demo(ctx context.Context, c *console, f demoFlags) error {
 		return err
 	}
 	story := newStory(c, f, clk, pack)
+	ticket := rand.Text()
 	a, err := app.New(ctx, app.Options{
-		ConfigFile: files.config, DataDir: filepath.Join(dir, "data"), Clock: clk, Log: demoLog(c), LoopbackOnly: true, Notify: story.hear,
+		ConfigFile: files.config, DataDir: filepath.Join(dir, "data"), Clock: clk, Log: demoLog(c), LoopbackOnly: true, LoginTicket: ticket,
+		Notify: story.hear,
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	opening(c, f, fleet, cluster.Cluster, listener.Addr().(*net.TCPAddr), files.token)
+	opening(c, f, fleet, cluster.Cluster, listener.Addr().(*net.TCPAddr), files.token, ticket)
 	return story.run(ctx, a, listener)
 }
 
@@ -197,8 +199,9 @@ func listen(port int) (net.Listener, error) {
 }
 
 // opening says what this is and where to look.
-func opening(c *console, f demoFlags, fleet *sim.Demo, hv *hyperv.Cluster, at *net.TCPAddr, tokenFile string) {
+func opening(c *console, f demoFlags, fleet *sim.Demo, hv *hyperv.Cluster, at *net.TCPAddr, tokenFile, ticket string) {
 	url := fmt.Sprintf("http://%s", at)
+	login := url + "/login?ticket=" + ticket
 	vcs := []*sim.VCenter{fleet.A, fleet.B}
 	if c.json {
 		type vcenter struct {
@@ -209,12 +212,13 @@ func opening(c *console, f demoFlags, fleet *sim.Demo, hv *hyperv.Cluster, at *n
 		}
 		said := struct {
 			Console   string    `json:"console"`
+			Login     string    `json:"login"` // of the console, once
 			Metrics   string    `json:"metrics"`
 			TokenFile string    `json:"token_file"`
 			VCenters  []vcenter `json:"vcenters"`
 			HyperV    []string  `json:"hyperv"`
 			Speed     float64   `json:"speed"`
-		}{Console: url + "/", Metrics: url + "/metrics", TokenFile: tokenFile, Speed: f.speed}
+		}{Console: url + "/", Login: login, Metrics: url + "/metrics", TokenFile: tokenFile, Speed: f.speed}
 		for _, vc := range vcs {
 			said.VCenters = append(said.VCenters, vcenter{vc.Name(), vc.URL().String(), sim.DemoUser, sim.DemoPassword})
 		}
@@ -231,7 +235,7 @@ func opening(c *console, f demoFlags, fleet *sim.Demo, hv *hyperv.Cluster, at *n
 	if f.port != 0 && at.Port != f.port {
 		fmt.Fprintf(out, "  port %d is busy: listening on %d\n", f.port, at.Port)
 	}
-	fmt.Fprintf(out, "  console  %s/\n  metrics  %s/metrics\n", url, url)
+	fmt.Fprintf(out, "  console  %s/\n  log in   %s  once, as an operator\n  metrics  %s/metrics\n", url, login, url)
 	for _, vc := range vcs {
 		fmt.Fprintf(out, "  %-7s  https://%s@%s  password %s\n", vc.Name(), sim.DemoUser, vc.URL().Host, sim.DemoPassword)
 	}

@@ -74,6 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	addReport(app, verbs)
 	addTry(app, verbs)
 	addCapture(app, verbs)
+	addUsers(app, verbs)
 	addDemo(app, verbs)
 
 	name, err := app.Parse(args)

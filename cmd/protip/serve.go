@@ -105,7 +105,7 @@ func missing(err error) error {
 }
 
 // checkWebConfig refuses what cannot work here: once exporter-toolkit has users it asks for Basic authentication on every
-// path, and the operator's bearer token never arrives.
+// path, and a bearer token never arrives.
 func checkWebConfig(file string) error {
 	if file == "" {
 		return nil
@@ -121,7 +121,7 @@ func checkWebConfig(file string) error {
 		return fmt.Errorf("--web.config.file %s: %w", file, err)
 	}
 	if !cfg.Users.IsZero() {
-		return fmt.Errorf("%s:%d: basic_auth_users would shut out the operator token: remove it, and set web.operator_token_file in the agent's configuration",
+		return fmt.Errorf("%s:%d: basic_auth_users would shut out tokens and sessions: remove it, and set web.users_file in the agent's configuration",
 			file, cfg.Users.Line)
 	}
 	return web.Validate(file)

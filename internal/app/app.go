@@ -21,6 +21,7 @@ import (
 	"github.com/protip/protip/collector/exposition"
 	"github.com/protip/protip/internal/alertmanager"
 	"github.com/protip/protip/internal/clock"
+	"github.com/protip/protip/internal/config"
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/history/tsdb"
 	"github.com/protip/protip/internal/inventory"
@@ -42,6 +43,8 @@ type Options struct {
 	WrapJournal func(remediation.Journal) remediation.Journal
 	// LoopbackOnly answers only requests for a loopback host name.
 	LoopbackOnly bool
+	// LoginTicket logs in the first who opens /login?ticket= with it, as an operator; empty is none.
+	LoginTicket string
 }
 
 // App is one agent.
@@ -59,6 +62,7 @@ type App struct {
 	kept     *tsdb.Store          // nil: it is kept elsewhere, or not at all
 	acting   *acting              // nil without a remediation section: nothing that could act was built
 	metrics  *metrics
+	access   *access
 	events   *web.Events
 	pages    http.Handler
 	settings atomic.Pointer[settings]
@@ -90,6 +94,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 	)
 	a := &App{o: o, log: o.Log, clock: o.Clock, started: o.Clock.Now(), metrics: newMetrics(registry), reserves: newReserves(registry)}
 	a.settings.Store(settings)
+	if a.access, err = newAccess(func() config.Web { return a.settings.Load().config.Web }, registry, o.Log); err != nil {
+		return nil, err
+	}
 	a.metrics.reloaded(true, time.Now())
 	if a.o.Notify == nil {
 		a.o.Notify = func(Event) {}
@@ -128,6 +135,8 @@ func New(ctx context.Context, o Options) (*App, error) {
 		Metrics:       exposition.New(a.Snapshot, registry, o.Log),
 		Prometheus:    a.prometheusAPI(),
 		OperatorToken: a.operatorToken,
+		Access:        a.access.now,
+		Ticket:        o.LoginTicket,
 		Alerts:        a.alertReceiver(),
 		Events:        a.events,
 		LoopbackOnly:  o.LoopbackOnly,

@@ -36,6 +36,11 @@ func load(file string, now time.Time) (*settings, error) {
 	if err := tsdb.CheckFamilies(cfg.History.Families); err != nil {
 		return nil, fmt.Errorf("%s: history.families: %w", cfg.At("history.families"), err)
 	}
+	if cfg.Web.UsersFile != "" {
+		if _, err := config.LoadUsers(cfg.Web.UsersFile); err != nil {
+			return nil, err
+		}
+	}
 	set, err := loadPacks(cfg)
 	if err != nil {
 		return nil, err

@@ -204,9 +204,11 @@ type Limits struct {
 	Failures   int `yaml:"failures"`    // consecutive failures or moves without effect that open the breaker; default 3
 }
 
-// Web says who may act through the API.
+// Web says who may read and act over HTTP.
 type Web struct {
-	OperatorTokenFile string `yaml:"operator_token_file,omitempty"` // without it, routes that act answer 403
+	OperatorTokenFile string `yaml:"operator_token_file,omitempty"` // one token that may act; with neither it nor users, nothing may
+	UsersFile         string `yaml:"users_file,omitempty"`          // users and tokens with their roles, see LoadUsers; read again when it changes
+	Anonymous         string `yaml:"anonymous,omitempty"`           // role of who shows nothing: viewer | none; default viewer, and none with users_file
 	ExternalURL       string `yaml:"external_url,omitempty"`        // where people reach the agent, for links
 }
 
@@ -232,7 +234,7 @@ func Parse(b []byte, name string) (*Config, error) {
 		return nil, p.err()
 	}
 	cfg := &Config{file: name, at: map[string]position{}}
-	root := p.document(b)
+	root := p.document(b, "list at least one source under sources:")
 	if root == nil {
 		return nil, p.err()
 	}
@@ -246,13 +248,13 @@ func Parse(b []byte, name string) (*Config, error) {
 	return cfg, nil
 }
 
-// document is the file's one YAML document, nil after a syntax error.
-func (p *problems) document(b []byte) *yaml.Node {
+// document is the file's one YAML document, nil after a syntax error. Cure is what to do about an empty file.
+func (p *problems) document(b []byte, cure string) *yaml.Node {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	var doc yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) {
-		p.add(start, "the file is empty", "list at least one source under sources:")
+		p.add(start, "the file is empty", cure)
 		return nil
 	}
 	if err != nil {
@@ -285,6 +287,11 @@ func (c *Config) fill() {
 	c.fillHistory()
 	c.Placement.fill(c)
 	c.Alertmanager.fill(c)
+	anonymous := RoleViewer
+	if c.Web.UsersFile != "" {
+		anonymous = RoleNone
+	}
+	setDefault(c, "web.anonymous", &c.Web.Anonymous, anonymous)
 	r := c.Remediation
 	if r == nil {
 		return
@@ -324,6 +331,7 @@ func (c *Config) resolve(dir string) {
 	c.History.resolve(dir)
 	c.Alertmanager.resolve(dir)
 	c.Web.OperatorTokenFile = promconfig.JoinDir(dir, c.Web.OperatorTokenFile)
+	c.Web.UsersFile = promconfig.JoinDir(dir, c.Web.UsersFile)
 }
 
 // At is where the file sets a key (remediation, sources[0].url), as file:line:column; just the file's name if it does not.

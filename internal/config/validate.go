@@ -44,6 +44,8 @@ func (v *validator) run() {
 		v.bad("web.external_url", "web.external_url is not a URL", "write where people reach the agent, as https://protip.example.com")
 	}
 	v.readable("web.operator_token_file", v.cfg.Web.OperatorTokenFile, "the token")
+	v.readable("web.users_file", v.cfg.Web.UsersFile, "the users")
+	v.oneOf("web.anonymous", v.cfg.Web.Anonymous, []string{RoleViewer, RoleNone})
 }
 
 // bad adds a problem with a key's value. A key that is not set stands where its section does.

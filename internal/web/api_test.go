@@ -336,8 +336,8 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range (&server{}).routes() {
-		if line := "`" + r.method + " " + strings.TrimSuffix(r.path, "{$}"); !strings.Contains(string(doc), line) {
+	for _, r := range newServer(options(hotAgent(t))).routes() {
+		if line := "`" + r.Method + " " + strings.TrimSuffix(r.Path, "{$}"); !strings.Contains(string(doc), line) {
 			t.Errorf("docs/api.md does not know %s", line)
 		}
 	}

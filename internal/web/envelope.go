@@ -61,17 +61,23 @@ func (s *server) succeed(w http.ResponseWriter, r *http.Request, data any) {
 	s.write(w, r, http.StatusOK, e)
 }
 
-// fail answers with the error in words. What the agent did not foresee goes to the log, and to those who may act.
+// fail answers with the error in words.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	known := s.known(r, err)
+	s.write(w, r, known.code, Envelope{Status: "error", ErrorType: known.kind, Error: known.text, Data: known.data})
+}
+
+// known is the error as its asker may hear it. What the agent did not foresee goes to the log, and to those who may act.
+func (s *server) known(r *http.Request, err error) *apiError {
 	known := classify(err)
 	if known == nil {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 		known = &apiError{http.StatusInternalServerError, "internal", "internal error: see the agent's log", nil}
-		if r.Method == http.MethodPost { // it passed authorize
+		if UserFrom(r.Context()).Role >= Operator {
 			known.text = err.Error()
 		}
 	}
-	s.write(w, r, known.code, Envelope{Status: "error", ErrorType: known.kind, Error: known.text, Data: known.data})
+	return known
 }
 
 // classify is the answer to an error that is the caller's to deal with, nil for any other.
@@ -156,9 +162,13 @@ func decodeStrict(body io.Reader, into any) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	case errors.As(err, &tooLarge):
-		return &apiError{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("body: more than %d bytes", tooLarge.Limit), nil}
+		return errTooLarge(tooLarge)
 	}
 	return badData("body: %s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+func errTooLarge(e *http.MaxBytesError) *apiError {
+	return &apiError{http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("body: more than %d bytes", e.Limit), nil}
 }
 
 // query is the request's query, refused if it has a parameter that this route does not know: a misspelt filter that is

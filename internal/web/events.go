@@ -188,11 +188,15 @@ func (s *server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	place, known := s.events.placeBehind(r.Header.Get("Last-Event-ID"))
-	s.events.stream(w, r, place, known || r.Header.Get("Last-Event-ID") == "")
+	mayRead := func() bool {
+		u, _ := s.identify(r)
+		return u.Role >= Viewer
+	}
+	s.events.stream(w, r, place, known || r.Header.Get("Last-Event-ID") == "", mayRead)
 }
 
-// stream writes until the client goes, is too slow, or the agent ends.
-func (e *Events) stream(w http.ResponseWriter, r *http.Request, place uint64, resumed bool) {
+// stream writes until the client goes, is too slow or may not read any more, or the agent ends.
+func (e *Events) stream(w http.ResponseWriter, r *http.Request, place uint64, resumed bool, mayRead func() bool) {
 	out := http.NewResponseController(w)
 	_ = out.SetReadDeadline(time.Time{}) // the server's is for requests; recorders have none
 	send := func(text []byte) bool {
@@ -234,7 +238,7 @@ func (e *Events) stream(w http.ResponseWriter, r *http.Request, place uint64, re
 			return
 		case <-news:
 		case <-beat.C:
-			if !send([]byte(":\n\n")) {
+			if !mayRead() || !send([]byte(":\n\n")) {
 				return
 			}
 		}

@@ -41,7 +41,7 @@ func (s *server) guard(next http.Handler, loopbackOnly bool) http.Handler {
 
 var securityHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " +
-		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+		"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 	"X-Content-Type-Options":     "nosniff",
 	"X-Frame-Options":            "DENY",
 	"Referrer-Policy":            "no-referrer",
@@ -62,17 +62,9 @@ func isLoopback(hostport string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// act is a route that changes something: it checks the token, reads the body strictly and calls do with its author.
+// act is a handler that changes something: it reads the body strictly and calls do with its author. Its route demands an operator.
 func act[B interface{ why() string }](s *server, do func(context.Context, By, *http.Request, B) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.authorize(r); err != nil {
-			if err.code == http.StatusUnauthorized {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="protip"`)
-			}
-			s.log.Warn("act refused", "path", r.URL.Path, "remote", r.RemoteAddr, "reason", err.text)
-			s.fail(w, r, err)
-			return
-		}
 		var body B
 		if err := decodeStrict(r.Body, &body); err != nil {
 			s.fail(w, r, err)
@@ -80,7 +72,7 @@ func act[B interface{ why() string }](s *server, do func(context.Context, By, *h
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actTimeout)
 		defer cancel()
-		answer, err := do(ctx, By{Who: "operator token", Remote: r.RemoteAddr, Why: body.why()}, r, body)
+		answer, err := do(ctx, byOf(r, body.why()), r, body)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -89,26 +81,31 @@ func act[B interface{ why() string }](s *server, do func(context.Context, By, *h
 	})
 }
 
-// authorize is nil if the request carries the operator's token.
-func (s *server) authorize(r *http.Request) *apiError {
-	want, err := "", error(nil)
-	if s.token != nil {
-		want, err = s.token()
-	}
-	if err != nil {
-		s.log.Error("operator token cannot be read", "err", err)
-		return &apiError{http.StatusForbidden, "forbidden", "the operator token cannot be read: see the agent's log", nil}
-	}
-	want = strings.TrimSpace(want) // files end with a newline
-	if want == "" {
-		return &apiError{http.StatusForbidden, "forbidden", "nothing may act through this API: no operator token is configured. " +
-			"Put a long random token into a file, name it in the config as web.operator_token_file, and restart protip", nil}
-	}
-	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || !equalSecrets(strings.TrimSpace(got), want) {
-		return &apiError{http.StatusUnauthorized, "unauthorized", "send the operator token as: Authorization: Bearer <token>", nil}
-	}
-	return nil
+func byOf(r *http.Request, why string) By {
+	return By{Who: UserFrom(r.Context()).Name, Remote: r.RemoteAddr, Why: why}
+}
+
+// Form is the route of a form on a page that acts: it demands an operator and goes on to the page that do names (303). The form's field
+// why is what the operator says; a field next is where who has to log in first comes back to. What do reads of the form is in r.PostForm.
+func Form(path string, do func(ctx context.Context, by By, r *http.Request) (next string, err error)) Route {
+	return Route{Method: http.MethodPost, Path: path, Needs: Operator, Page: true, form: do}
+}
+
+func (s *server) form(do func(context.Context, By, *http.Request) (string, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := parseForm(r); err != nil {
+			s.pageError(w, r, err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actTimeout)
+		defer cancel()
+		next, err := do(ctx, byOf(r, strings.TrimSpace(r.PostFormValue("why"))), r)
+		if err != nil {
+			s.pageError(w, r, err)
+			return
+		}
+		seeOther(w, next)
+	})
 }
 
 // equalSecrets compares in a time that tells neither content nor length.

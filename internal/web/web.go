@@ -1,11 +1,13 @@
 // Package web is the agent's HTTP side: metrics, probes, a JSON API under /api/v1 and a plain console.
-// It promises that nothing acts without the operator's token, that every act says who, from where and why, and that an
-// absent number is never written as 0. It must not import app, store, a collector, an executor or a platform.
+// It promises that nothing acts but for an operator, that every act says who, from where and why, and that an absent number is
+// never written as 0. It must not import app, store, a collector, an executor or a platform.
 package web
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 )
 
 // Options are what the handler is made of.
@@ -14,9 +16,17 @@ type Options struct {
 	Metrics http.Handler // serves /metrics
 	// Prometheus serves Prometheus' HTTP API below /prometheus/, from the embedded history; nil if there is none. It only reads.
 	Prometheus http.Handler
-	// OperatorToken is asked at every act. An empty token means that none is configured and that nothing may act; nil is
-	// the same. An error refuses the act and goes to the log.
+	// OperatorToken is one token that may act, asked where a request shows a token. Empty means that none is configured; nil is the
+	// same. An error refuses the token and goes to the log.
 	OperatorToken func() (string, error)
+	// Access says who else may what; it is asked at every request. Nil is that anybody reads.
+	Access func() Access
+	// Ticket logs in the first who opens /login?ticket= with it, as an operator; empty is none.
+	Ticket string
+	// Pages are further routes, which pass the same guard.
+	Pages []Route
+	// ShowError writes the page of an error on a page; nil is plain text.
+	ShowError func(w http.ResponseWriter, r *http.Request, code int, text string)
 	// Alerts takes Alertmanager's webhook; its Receiver is nil where none is configured.
 	Alerts Alerts
 	// Events are streamed at /api/v1/events; nil if nobody tells of any. Whoever made them closes them, before the server ends.
@@ -33,70 +43,114 @@ type Alerts struct {
 	Token    func() (string, error)
 }
 
+// Route is one line of the routing table: what is asked, who may, and who answers.
+type Route struct {
+	Method string // GET, which also answers HEAD and changes nothing, or POST
+	Path   string // a pattern of net/http
+	Needs  Role   // Viewer to read, Operator to act, None for what anybody may ask
+	// Page says that it is for people: who may not is led to the login form, and errors are pages.
+	Page    bool
+	Handler http.Handler
+
+	form func(context.Context, By, *http.Request) (string, error)
+}
+
+func (r Route) pattern() string { return r.Method + " " + r.Path }
+
 // New is the handler of everything that the agent serves. Time-outs are the server's.
 func New(o Options) http.Handler {
-	s := &server{agent: o.Agent, metrics: o.Metrics, token: o.OperatorToken, alerts: o.Alerts, events: o.Events, log: o.Log}
+	s := newServer(o)
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, r.handler)
-	}
-	if o.Prometheus != nil {
-		mux.Handle("/prometheus/", http.StripPrefix("/prometheus", o.Prometheus))
+		mux.Handle(r.pattern(), s.demand(r))
 	}
 	mux.Handle("/api/v1/", s.notServed(mux))
 	return s.guard(mux, o.LoopbackOnly)
 }
 
 type server struct {
-	agent   Agent
-	metrics http.Handler
-	token   func() (string, error)
-	alerts  Alerts
-	events  *Events
-	log     *slog.Logger
+	agent      Agent
+	metrics    http.Handler
+	prometheus http.Handler
+	token      func() (string, error)
+	access     func() Access
+	ticket     atomic.Pointer[string]
+	sessions   *sessions
+	guesses    guesses
+	checks     turns
+	alerts     Alerts
+	events     *Events
+	pages      []Route
+	showError  func(w http.ResponseWriter, r *http.Request, code int, text string)
+	log        *slog.Logger
 }
 
-// route is one line of the routing table.
-type route struct {
-	method, path string
-	handler      http.Handler
-}
-
-// routes is all that is served. GET routes also answer HEAD and change nothing; POST routes demand a token.
-func (s *server) routes() []route {
-	return []route{
-		{"GET", "/metrics", s.metrics},
-		{"GET", "/-/healthy", http.HandlerFunc(healthy)},
-		{"GET", "/-/ready", http.HandlerFunc(s.ready)},
-		{"POST", "/-/reload", act(s, s.reload)},
-
-		{"GET", "/api/v1/status", s.read(s.status)},
-		{"GET", "/api/v1/sources", s.read(s.sources)},
-		{"GET", "/api/v1/clusters", s.read(s.clusters)},
-		{"GET", "/api/v1/hosts", s.read(s.hosts)},
-		{"GET", "/api/v1/vms", s.read(s.vms)},
-		{"GET", "/api/v1/place", s.read(s.place)},
-		{"GET", "/api/v1/reserve", s.read(s.reserve)},
-		{"GET", "/api/v1/actions", s.read(s.actions)},
-		{"GET", "/api/v1/events", http.HandlerFunc(s.streamEvents)},
-		{"GET", "/api/v1/tips", s.read(s.tips)},
-		{"GET", "/api/v1/tips/{id}", s.read(s.tip)},
-
-		{"POST", "/api/v1/tips/{id}/implement", act(s, s.implement)},
-		{"POST", "/api/v1/tips/{id}/dismiss", act(s, s.dismiss)},
-		{"POST", "/api/v1/tips/{id}/undismiss", act(s, s.undismiss)},
-		{"POST", "/api/v1/actions/{id}/cancel", act(s, s.cancel)},
-		{"POST", "/api/v1/actions/{id}/resolve", act(s, s.resolve)},
-		{"POST", "/api/v1/pause", act(s, s.pause)},
-		{"POST", "/api/v1/resume", act(s, s.resume)},
-
-		{"POST", webhookPath, http.HandlerFunc(s.receiveAlerts)},
-
-		{"GET", "/{$}", http.HandlerFunc(s.console)},
-		{"GET", "/console.css", asset("text/css; charset=utf-8", consoleCSS)},
-		{"GET", "/console.js", asset("text/javascript; charset=utf-8", consoleJS)},
-		{"GET", "/favicon.svg", asset("image/svg+xml", favicon)},
+func newServer(o Options) *server {
+	s := &server{
+		agent: o.Agent, metrics: o.Metrics, prometheus: o.Prometheus, token: o.OperatorToken, access: o.Access,
+		sessions: newSessions(), guesses: newGuesses(), checks: make(turns, passwordChecks),
+		alerts: o.Alerts, events: o.Events, pages: o.Pages, showError: o.ShowError, log: o.Log,
 	}
+	if s.access == nil {
+		s.access = func() Access { return Access{Anonymous: Viewer} }
+	}
+	s.ticket.Store(&o.Ticket)
+	return s
+}
+
+// routes is all that is served.
+func (s *server) routes() []Route {
+	routes := []Route{
+		{Method: "GET", Path: "/-/healthy", Handler: http.HandlerFunc(healthy)},
+		{Method: "GET", Path: "/-/ready", Handler: http.HandlerFunc(s.ready)},
+		{Method: "GET", Path: "/metrics", Needs: Viewer, Handler: s.metrics},
+		{Method: "POST", Path: "/-/reload", Needs: Operator, Handler: act(s, s.reload)},
+
+		{Method: "GET", Path: "/api/v1/status", Needs: Viewer, Handler: s.read(s.status)},
+		{Method: "GET", Path: "/api/v1/sources", Needs: Viewer, Handler: s.read(s.sources)},
+		{Method: "GET", Path: "/api/v1/clusters", Needs: Viewer, Handler: s.read(s.clusters)},
+		{Method: "GET", Path: "/api/v1/hosts", Needs: Viewer, Handler: s.read(s.hosts)},
+		{Method: "GET", Path: "/api/v1/vms", Needs: Viewer, Handler: s.read(s.vms)},
+		{Method: "GET", Path: "/api/v1/place", Needs: Viewer, Handler: s.read(s.place)},
+		{Method: "GET", Path: "/api/v1/reserve", Needs: Viewer, Handler: s.read(s.reserve)},
+		{Method: "GET", Path: "/api/v1/actions", Needs: Viewer, Handler: s.read(s.actions)},
+		{Method: "GET", Path: "/api/v1/events", Needs: Viewer, Handler: http.HandlerFunc(s.streamEvents)},
+		{Method: "GET", Path: "/api/v1/tips", Needs: Viewer, Handler: s.read(s.tips)},
+		{Method: "GET", Path: "/api/v1/tips/{id}", Needs: Viewer, Handler: s.read(s.tip)},
+
+		{Method: "POST", Path: "/api/v1/tips/{id}/implement", Needs: Operator, Handler: act(s, s.implement)},
+		{Method: "POST", Path: "/api/v1/tips/{id}/dismiss", Needs: Operator, Handler: act(s, s.dismiss)},
+		{Method: "POST", Path: "/api/v1/tips/{id}/undismiss", Needs: Operator, Handler: act(s, s.undismiss)},
+		{Method: "POST", Path: "/api/v1/actions/{id}/resolve", Needs: Operator, Handler: act(s, s.resolve)},
+		{Method: "POST", Path: "/api/v1/actions/{id}/cancel", Needs: Operator, Handler: act(s, s.cancel)},
+		{Method: "POST", Path: "/api/v1/pause", Needs: Operator, Handler: act(s, s.pause)},
+		{Method: "POST", Path: "/api/v1/resume", Needs: Operator, Handler: act(s, s.resume)},
+
+		{Method: "POST", Path: webhookPath, Handler: http.HandlerFunc(s.receiveAlerts)}, // it asks for a token of its own
+
+		{Method: "GET", Path: "/login", Page: true, Handler: http.HandlerFunc(s.showLogin)},
+		{Method: "POST", Path: "/login", Page: true, Handler: http.HandlerFunc(s.login)},
+		{Method: "POST", Path: "/logout", Page: true, Handler: http.HandlerFunc(s.logout)},
+		{Method: "GET", Path: "/login.css", Handler: asset("text/css; charset=utf-8", loginCSS)},
+
+		{Method: "GET", Path: "/{$}", Needs: Viewer, Page: true, Handler: http.HandlerFunc(s.console)},
+		{Method: "GET", Path: "/console.css", Handler: asset("text/css; charset=utf-8", consoleCSS)},
+		{Method: "GET", Path: "/console.js", Handler: asset("text/javascript; charset=utf-8", consoleJS)},
+		{Method: "GET", Path: "/favicon.svg", Handler: asset("image/svg+xml", favicon)},
+	}
+	if s.prometheus != nil { // queries come by POST too, and only read
+		prometheus := http.StripPrefix("/prometheus", s.prometheus)
+		routes = append(routes,
+			Route{Method: "GET", Path: "/prometheus/", Needs: Viewer, Handler: prometheus},
+			Route{Method: "POST", Path: "/prometheus/", Needs: Viewer, Handler: prometheus})
+	}
+	for _, page := range s.pages {
+		if page.form != nil {
+			page.Handler = s.form(page.form)
+		}
+		routes = append(routes, page)
+	}
+	return routes
 }
 
 func healthy(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "protip is healthy") }

@@ -29,7 +29,7 @@ const (
 // Options say which agent, and with what right.
 type Options struct {
 	URL   string // http://127.0.0.1:9876; a path is a prefix
-	Token string // the operator's; empty only reads
+	Token string // of who may read, or act; empty reads where anybody may
 	// Transport is for TLS settings of one's own; nil is Go's default.
 	Transport http.RoundTripper
 }
@@ -51,7 +51,7 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if e.Type == "unauthorized" {
-		return "the agent refused the operator token: " + e.Text
+		return "the agent wants to know who asks: " + e.Text
 	}
 	var b strings.Builder
 	b.WriteString(e.Text)
@@ -200,9 +200,9 @@ func send[T any](ctx context.Context, c *Client, method, path string, q url.Valu
 	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
-		if c.token != "" {
-			req.Header.Set("Authorization", "Bearer "+c.token)
-		}
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -91,12 +91,8 @@ func TestRequests(t *testing.T) {
 			if asked.Method != tc.method || asked.RequestURI != tc.path || string(body) != tc.body {
 				t.Errorf("asked %s %s %s, want %s %s %s", asked.Method, asked.RequestURI, body, tc.method, tc.path, tc.body)
 			}
-			wantAuth := ""
-			if tc.method == "POST" {
-				wantAuth = "Bearer s3cret"
-			}
-			if got := asked.Header.Get("Authorization"); got != wantAuth {
-				t.Errorf("authorization %q, want %q", got, wantAuth)
+			if got := asked.Header.Get("Authorization"); got != "Bearer s3cret" {
+				t.Errorf("authorization %q", got)
 			}
 		})
 	}
@@ -107,7 +103,7 @@ func TestErrors(t *testing.T) {
 		code       int
 		body, want string
 	}{
-		"refused token":   {401, `{"status":"error","error_type":"unauthorized","error":"send it"}`, "the agent refused the operator token: send it"},
+		"refused token":   {401, `{"status":"error","error_type":"unauthorized","error":"send it"}`, "the agent wants to know who asks: send it"},
 		"no token":        {403, `{"status":"error","error_type":"forbidden","error":"put it into a file"}`, "put it into a file"},
 		"conflict":        {409, `{"status":"error","error_type":"conflict","error":"paused"}`, "paused"},
 		"not an agent":    {200, "<html>", "is no protip agent: HTTP 200 OK"},
