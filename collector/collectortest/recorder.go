@@ -125,6 +125,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 	for i := range d.Services {
 		announce(d.Services[i].ID, inventory.KindService)
 	}
+	for i := range d.Pools {
+		announce(d.Pools[i].ID, inventory.KindResourcePool)
+	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
 	}

@@ -70,7 +70,7 @@ func (s *source) hold(name string, max int, log *slog.Logger) {
 // lines are how many lines the source's facts have, and its metrics in the order of the budget.
 func (s *source) lines() (facts int, measured []measuredBlock) {
 	for _, list := range [][]measuredBlock{
-		s.clusters.measured(&facts), s.hosts.measured(&facts), s.datastores.measured(&facts), s.services.measured(&facts), s.vms.measured(&facts),
+		s.clusters.measured(&facts), s.pools.measured(&facts), s.hosts.measured(&facts), s.datastores.measured(&facts), s.services.measured(&facts), s.vms.measured(&facts),
 	} {
 		measured = append(measured, list...)
 	}

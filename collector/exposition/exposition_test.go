@@ -51,6 +51,10 @@ func serviceID(source, ref string) inventory.ID {
 	return inventory.ID{Source: source, Kind: inventory.KindService, Ref: ref}
 }
 
+func poolID(source, ref string) inventory.ID {
+	return inventory.ID{Source: source, Kind: inventory.KindResourcePool, Ref: ref}
+}
+
 // twoSources is a small fleet: one vCenter with all that is awkward, one that never answered.
 func twoSources(t testing.TB) *inventory.Fleet {
 	t.Helper()
@@ -93,14 +97,14 @@ func twoSources(t testing.TB) *inventory.Fleet {
 		VMs: []inventory.VM{
 			{
 				ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-1"), Connection: inventory.Connected,
-				Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
+				Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)", Pool: poolID("lab", "resgroup-2"),
 				CPUReservationHertz: 1e9, MemoryReservationBytes: 1 << 30, Availability: inventory.HighlyAvailable,
 				Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
 				Tags:        []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "web\n"}},
 			},
 			{ID: vmID("lab", "vm-2"), Name: "web", Host: hostID("lab", "host-1"), Connection: inventory.Connected, Power: inventory.PowerOff},
 			{ID: vmID("lab", "vm-3"), Name: "a \"quoted\"\nback\\slash \xff\xfe end", Host: hostID("lab", "host-2"), Connection: inventory.Orphaned, Power: inventory.PowerSuspended},
-			{ID: vmID("lab", "vm-4"), Name: strings.Repeat("äöü€", 20), Host: hostID("lab", "host-9"), Power: inventory.PowerOn, Template: true},
+			{ID: vmID("lab", "vm-4"), Name: strings.Repeat("äöü€", 20), Host: hostID("lab", "host-9"), Pool: poolID("lab", "resgroup-9"), Power: inventory.PowerOn, Template: true},
 		},
 		Datastores: []inventory.Datastore{
 			{
@@ -108,6 +112,18 @@ func twoSources(t testing.TB) *inventory.Fleet {
 				Mounts: map[inventory.ID]inventory.Mount{hostID("lab", "host-1"): {Accessible: true}, hostID("lab", "host-2"): {}, hostID("lab", "host-9"): {}},
 			},
 			{ID: datastoreID("lab", "datastore-2"), Name: "nfs", Type: "NFS", Maintenance: true},
+		},
+		Pools: []inventory.ResourcePool{
+			{
+				ID: poolID("lab", "resgroup-1"), Name: "Resources", Cluster: clusterID("lab", "domain-c1"),
+				CPU: inventory.Allocation{Known: true, Reservation: 38.4e9, Limited: true, Limit: 38.4e9, Shares: 9000},
+			},
+			{
+				ID: poolID("lab", "resgroup-2"), Name: "gold \"1\"", Parent: poolID("lab", "resgroup-1"), Cluster: clusterID("lab", "domain-c1"),
+				CPU:    inventory.Allocation{Known: true, Expandable: true, Shares: 4000},
+				Memory: inventory.Allocation{Known: true, Reservation: 1 << 30, Limited: true, Limit: 4 << 30, Shares: 163840},
+			},
+			{ID: poolID("lab", "resgroup-3"), Name: "alone"},
 		},
 		Services: []inventory.Service{
 			{ID: serviceID("lab", "1"), Name: "nginx.service", VM: vmID("lab", "vm-1"), Type: "systemd", State: inventory.ServiceRunning},
@@ -265,7 +281,7 @@ func TestAMoveChangesOneSeries(t *testing.T) {
 	h := New(fleet.Snapshot, prometheus.NewRegistry(), quiet())
 	before, _ := scrape(t, h)
 	apply(t, fleet, inventory.Delta{Source: "lab", VMs: []inventory.VM{{
-		ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-2"), Connection: inventory.Connected,
+		ID: vmID("lab", "vm-1"), Name: "web", UUID: "u-11", Host: hostID("lab", "host-2"), Pool: poolID("lab", "resgroup-2"), Connection: inventory.Connected,
 		Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 8 << 30, GuestOS: "Debian GNU/Linux 12 (64-bit)",
 		CPUReservationHertz: 1e9, MemoryReservationBytes: 1 << 30, Availability: inventory.HighlyAvailable,
 		Annotations: []inventory.Label{{Name: "cost_center", Value: "4711"}, {Name: "owner", Value: "a \"team\""}},
@@ -276,7 +292,7 @@ func TestAMoveChangesOneSeries(t *testing.T) {
 	want := []string{
 		`virt_host_vms{source="lab",host="esx1",host_id="host-1"} 1`,
 		`virt_host_vms{source="lab",host="esx2",host_id="host-2"} 2`,
-		`virt_vm_info{source="lab",vm="web",vm_id="vm-1",host="esx2",host_id="host-2",virt_cluster="",cluster_id="",uuid="u-11",guest_os="Debian GNU/Linux 12 (64-bit)"} 1`,
+		`virt_vm_info{source="lab",vm="web",vm_id="vm-1",host="esx2",host_id="host-2",virt_cluster="",cluster_id="",uuid="u-11",guest_os="Debian GNU/Linux 12 (64-bit)",resource_pool="gold \"1\"",resource_pool_id="resgroup-2"} 1`,
 	}
 	if strings.Join(changed, "\n") != strings.Join(want, "\n") {
 		t.Errorf("changed:\n%s\nwant:\n%s", strings.Join(changed, "\n"), strings.Join(want, "\n"))
@@ -303,8 +319,8 @@ func TestARenamedClusterIsShownAtItsVMs(t *testing.T) {
 	scrape(t, h)
 	apply(t, fleet, inventory.Delta{Source: "lab", Clusters: []inventory.Cluster{{ID: clusterID("lab", "domain-c1"), Name: "Potsdam"}}})
 	body, _ := scrape(t, h)
-	if n := bytes.Count(body, []byte(`virt_cluster="Potsdam"`)); n != 11 { // its own eight, a host, two VMs
-		t.Errorf("Potsdam in %d series, want 11\n%s", n, body)
+	if n := bytes.Count(body, []byte(`virt_cluster="Potsdam"`)); n != 13 { // its own eight, two resource pools, a host, two VMs
+		t.Errorf("Potsdam in %d series, want 13\n%s", n, body)
 	}
 	if bytes.Contains(body, []byte("Berlin")) {
 		t.Error("the old name is still shown")

@@ -36,9 +36,10 @@ type row[T any] struct {
 type where struct {
 	host    *inventory.Host
 	cluster *inventory.Cluster
-	vms     int        // on a host, without templates
+	vms     int        // on a host or in a pool, without templates
 	hosts   *hostNames // of the source, for what names several
 	vm      *inventory.VM
+	pool    *inventory.ResourcePool // a VM's, or another pool's parent
 }
 
 // hostNames are a source's hosts' names; made anew when a host changes.
@@ -60,6 +61,9 @@ type line func(v float64, labels ...string)
 func Families() []Family {
 	out := sourceFamilies()
 	for _, f := range clusterFamilies() {
+		out = append(out, f.Family)
+	}
+	for _, f := range poolFamilies() {
 		out = append(out, f.Family)
 	}
 	for _, f := range hostFamilies() {
@@ -145,6 +149,43 @@ func countRules(r *row[inventory.Cluster], line line) {
 	}
 }
 
+func poolFamilies() []family[inventory.ResourcePool] {
+	fact := func(name, help string, value func(*inventory.ResourcePool) (float64, bool)) family[inventory.ResourcePool] {
+		return family[inventory.ResourcePool]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.ResourcePool]) (float64, bool) { return value(r.object) },
+		}
+	}
+	allocation := func(prefix, unit, what string, of func(*inventory.ResourcePool) *inventory.Allocation) []family[inventory.ResourcePool] {
+		return []family[inventory.ResourcePool]{
+			fact(prefix+"_reservation_"+unit, "Reservation of "+what+": what the resource pool has whatever others want.",
+				func(p *inventory.ResourcePool) (float64, bool) { a := of(p); return a.Reservation, a.Known }),
+			fact(prefix+"_reservation_expandable", "Whether the resource pool may reserve more "+what+" of what its parent has left (1) or not (0).",
+				func(p *inventory.ResourcePool) (float64, bool) { a := of(p); return truth(a.Expandable, a.Known) }),
+			fact(prefix+"_limit_"+unit, "Limit of "+what+": the most that the resource pool gets.",
+				func(p *inventory.ResourcePool) (float64, bool) { a := of(p); return a.Limit, a.Known && a.Limited }),
+			fact(prefix+"_shares", "Shares of "+what+": the resource pool's weight beside its siblings when there is not enough.",
+				func(p *inventory.ResourcePool) (float64, bool) { a := of(p); return a.Shares, a.Known }),
+		}
+	}
+	return slices.Concat(
+		[]family[inventory.ResourcePool]{info("virt_resource_pool_info", "A resource pool, the one it is part of and its cluster.", facts|place,
+			func(b []byte, r *row[inventory.ResourcePool]) []byte {
+				b = label(b, "parent", poolName(r.where.pool))
+				b = label(b, "parent_id", r.object.Parent.Ref)
+				b = label(b, "virt_cluster", clusterName(r.where.cluster))
+				return label(b, "cluster_id", r.object.Cluster.Ref)
+			})},
+		allocation("virt_resource_pool_cpu", "hertz", "CPU", func(p *inventory.ResourcePool) *inventory.Allocation { return &p.CPU }),
+		allocation("virt_resource_pool_memory", "bytes", "memory", func(p *inventory.ResourcePool) *inventory.Allocation { return &p.Memory }),
+		[]family[inventory.ResourcePool]{{
+			Family: Family{"virt_resource_pool_vms", inventory.Gauge, "VMs in the resource pool itself, running or not; those of pools within it and templates not counted."},
+			shows:  place,
+			value:  func(r *row[inventory.ResourcePool]) (float64, bool) { return float64(r.where.vms), true },
+		}},
+	)
+}
+
 func hostFamilies() []family[inventory.Host] {
 	fact := func(name, help string, value func(*inventory.Host) (float64, bool)) family[inventory.Host] {
 		return family[inventory.Host]{
@@ -205,7 +246,12 @@ func vmFamilies() []family[inventory.VM] {
 				b = label(b, "virt_cluster", clusterName(r.where.cluster))
 				b = label(b, "cluster_id", clusterRef(r.where.cluster))
 				b = label(b, "uuid", r.object.UUID)
-				return label(b, "guest_os", r.object.GuestOS)
+				b = label(b, "guest_os", r.object.GuestOS)
+				if r.object.Pool.IsZero() {
+					return b
+				}
+				b = label(b, "resource_pool", poolName(r.where.pool))
+				return label(b, "resource_pool_id", r.object.Pool.Ref)
 			}),
 		fact("virt_vm_powered_on", "Whether the VM is powered on (1) or not (0).",
 			func(vm *inventory.VM) (float64, bool) { return truth(vm.Power == inventory.PowerOn, known(vm.Power)) }),
@@ -372,6 +418,13 @@ func clusterName(c *inventory.Cluster) string {
 	return c.Name
 }
 
+func poolName(p *inventory.ResourcePool) string {
+	if p == nil {
+		return ""
+	}
+	return p.Name
+}
+
 func clusterRef(c *inventory.Cluster) string {
 	if c == nil {
 		return ""
@@ -393,6 +446,10 @@ func known(p inventory.Power) bool { return p != "" && p != inventory.PowerUnkno
 
 func clusterIdentity(b []byte, source string, c *inventory.Cluster) []byte {
 	return identity(b, source, "virt_cluster", c.Name, "cluster_id", c.ID.Ref)
+}
+
+func poolIdentity(b []byte, source string, p *inventory.ResourcePool) []byte {
+	return identity(b, source, "resource_pool", p.Name, "resource_pool_id", p.ID.Ref)
 }
 
 func hostIdentity(b []byte, source string, h *inventory.Host) []byte {

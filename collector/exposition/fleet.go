@@ -12,6 +12,7 @@ type fleet struct {
 	log        *slog.Logger
 	sources    []Family
 	clusters   []family[inventory.Cluster]
+	pools      []family[inventory.ResourcePool]
 	hosts      []family[inventory.Host]
 	vms        []family[inventory.VM]
 	datastores []family[inventory.Datastore]
@@ -28,11 +29,13 @@ type fleet struct {
 // source is one source's rendered objects.
 type source struct {
 	clusters   table[inventory.Cluster]
+	pools      table[inventory.ResourcePool]
 	hosts      table[inventory.Host]
 	vms        table[inventory.VM]
 	datastores table[inventory.Datastore]
 	services   table[inventory.Service]
 	onHost     map[inventory.ID]int // VMs by host, without templates
+	inPool     map[inventory.ID]int // and by resource pool
 	names      *hostNames
 	tally      tally
 	budget     budget
@@ -42,7 +45,7 @@ type source struct {
 func newFleet(log *slog.Logger) *fleet {
 	f := &fleet{
 		log:     log,
-		sources: sourceFamilies(), clusters: clusterFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
+		sources: sourceFamilies(), clusters: clusterFamilies(), pools: poolFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
 		datastores: datastoreFamilies(), services: serviceFamilies(),
 		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
 	}
@@ -62,6 +65,7 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 		if !ok {
 			src = &source{
 				clusters:   newTable(state.Name, f.clusters, clusterIdentity),
+				pools:      newTable(state.Name, f.pools, poolIdentity),
 				hosts:      newTable(state.Name, f.hosts, hostIdentity),
 				vms:        newTable(state.Name, f.vms, vmIdentity),
 				datastores: newTable(state.Name, f.datastores, datastoreIdentity),
@@ -81,23 +85,24 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 	}
 }
 
-// update renders a source's changed objects. A host's lines show its cluster and count its VMs, a VM's its host and cluster, a
-// datastore's its hosts, a service's its VM, which is of another source.
+// update renders a source's changed objects. A host's lines show its cluster and count its VMs, a resource pool's its parent and
+// cluster and count its VMs, a VM's its host, cluster and pool, a datastore's its hosts, a service's its VM, which is of another source.
 func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
-	datastores, services := snap.DatastoreTable(name), snap.ServiceTable(name)
+	datastores, services, pools := snap.DatastoreTable(name), snap.ServiceTable(name), snap.ResourcePoolTable(name)
 	hosted := !same(hosts.Facts, s.hosts.last.Facts)
 	moved := !same(vms.Facts, s.vms.last.Facts)
-	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts)
+	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts) || !same(pools.Facts, s.pools.last.Facts)
 	if moved {
-		s.onHost = countByHost(vms.Facts)
+		s.onHost = countBy(vms.Facts, func(vm *inventory.VM) inventory.ID { return vm.Host })
+		s.inPool = countBy(vms.Facts, func(vm *inventory.VM) inventory.ID { return vm.Pool })
 	}
 	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) ||
 		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) ||
 		!same(services.Facts, s.services.last.Facts) || !same(services.Samples, s.services.last.Samples) {
 		s.tally = tally{
 			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts), datastores: count(datastores.Facts),
-			services:        count(services.Facts),
+			services: count(services.Facts), pools: count(pools.Facts),
 			staleServices:   stale(services, func(*inventory.Service) bool { return true }),
 			staleDatastores: stale(datastores, func(d *inventory.Datastore) bool { return d.Accessible }),
 			staleHosts:      stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
@@ -114,10 +119,16 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 		return where{vm: vm.VM}
 	}, f)
 	if !placed {
+		s.pools.update(pools, nil, f)
 		s.hosts.update(hosts, nil, f)
 		s.vms.update(vms, nil, f)
 		return
 	}
+	s.pools.update(pools, func(p *inventory.ResourcePool) where {
+		cluster, _ := snap.Cluster(p.Cluster)
+		parent, _ := snap.ResourcePool(p.Parent)
+		return where{cluster: cluster, pool: parent, vms: s.inPool[p.ID]}
+	}, f)
 	s.hosts.update(hosts, func(h *inventory.Host) where {
 		cluster, _ := snap.Cluster(h.Cluster)
 		return where{cluster: cluster, vms: s.onHost[h.ID]}
@@ -125,7 +136,8 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	s.vms.update(vms, func(vm *inventory.VM) where {
 		host, _ := snap.Host(vm.Host)
 		cluster, _ := snap.ClusterOf(vm)
-		return where{host: host.Host, cluster: cluster}
+		pool, _ := snap.ResourcePool(vm.Pool)
+		return where{host: host.Host, cluster: cluster, pool: pool}
 	}, f)
 }
 
@@ -139,11 +151,12 @@ func namesOf(hosts []*inventory.Host) *hostNames {
 	return &names
 }
 
-func countByHost(vms []*inventory.VM) map[inventory.ID]int {
+// countBy counts VMs by what they are on or in, without templates.
+func countBy(vms []*inventory.VM, of func(*inventory.VM) inventory.ID) map[inventory.ID]int {
 	count := map[inventory.ID]int{}
 	for _, vm := range vms {
 		if vm != nil && !vm.Template {
-			count[vm.Host]++
+			count[of(vm)]++
 		}
 	}
 	return count
@@ -175,6 +188,12 @@ func (f *fleet) blocks(openMetrics bool) []*block {
 	for i, family := range f.clusters {
 		for j, src := range f.order {
 			lines[j] = &src.clusters.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.pools {
+		for j, src := range f.order {
+			lines[j] = &src.pools.blocks[i]
 		}
 		add(family.Name, lines...)
 	}

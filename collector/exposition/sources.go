@@ -18,7 +18,7 @@ func sourceFamilies() []Family {
 
 // tally is what a source has, counted again only when it changes.
 type tally struct {
-	clusters, hosts, vms, datastores, services           int
+	clusters, hosts, vms, datastores, services, pools    int
 	staleHosts, staleVMs, staleDatastores, staleServices int
 }
 
@@ -52,6 +52,7 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindVM.String(), float64(has.vms))
 				line(inventory.KindDatastore.String(), float64(has.datastores))
 				line(inventory.KindService.String(), float64(has.services))
+				line(inventory.KindResourcePool.String(), float64(has.pools))
 			}
 		case "protip_source_series":
 			line("", float64(tallies[src.Name].budget.shown))

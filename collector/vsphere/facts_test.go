@@ -485,3 +485,106 @@ func TestOddObjectsStay(t *testing.T) {
 		return true
 	})
 }
+
+// TestResourcePools: what they are given, what they are part of and what is in them, from the listing on and as it changes.
+func TestResourcePools(t *testing.T) {
+	t.Parallel()
+	clusters := mixed()
+	clusters[0].Pools = []sim.Pool{
+		{
+			Name: "gold", CPU: sim.Allocation{Reservation: 8000, Expandable: true, Shares: 8000},
+			Memory: sim.Allocation{Reservation: 16384, Limit: 65536},
+		},
+		{Name: "gold / web", In: "gold", CPU: sim.Allocation{Limit: 4000}},
+	}
+	clusters[0].Hosts[0].VMs[0].Pool = "gold / web"
+	w := watch(t, sim.Config{Clusters: clusters}, nil)
+	id := func(name string) inventory.ID { return w.id(inventory.KindResourcePool, w.vc.Pool, name) }
+	pool := func(id inventory.ID) *inventory.ResourcePool { p, _ := w.fleet.Snapshot().ResourcePool(id); return p }
+	in := func(name string) inventory.ID { v, _ := w.fleet.Snapshot().VM(w.vm(name)); return v.Pool }
+	ref := func(id inventory.ID) types.ManagedObjectReference {
+		return types.ManagedObjectReference{Type: "ResourcePool", Value: id.Ref}
+	}
+	cluster := w.id(inventory.KindCluster, w.vc.Cluster, "prod")
+	root, gold, web := id("Resources"), id("gold"), id("gold / web")
+	const mebi = 1 << 20
+	want := &inventory.ResourcePool{
+		ID: gold, Name: "gold", Parent: root, Cluster: cluster,
+		CPU:    inventory.Allocation{Known: true, Reservation: 8e9, Expandable: true, Shares: 8000},
+		Memory: inventory.Allocation{Known: true, Reservation: 16384 * mebi, Limited: true, Limit: 65536 * mebi, Shares: 163840},
+	}
+	if got := pool(gold); !reflect.DeepEqual(got, want) {
+		t.Errorf("gold is\n%+v\nwant\n%+v", got, want)
+	}
+	if p := pool(web); p == nil || p.Parent != gold || p.Cluster != cluster || p.CPU.Limit != 4e9 {
+		t.Errorf("web is %+v", p)
+	}
+	if p := pool(root); p == nil || !p.Parent.IsZero() || p.Cluster != cluster || !p.CPU.Known {
+		t.Errorf("the root is %+v", p)
+	}
+	if in("a") != web || in("b") != root {
+		t.Errorf("a is in %v, b in %v", in("a"), in("b"))
+	}
+	shown := func(lines ...string) {
+		t.Helper()
+		s := w.scrape()
+		for _, line := range lines {
+			if !strings.Contains(s, line) {
+				t.Errorf("%s is not shown", line)
+			}
+		}
+	}
+	labels := func(name string, id inventory.ID) string {
+		return `{source="vc",resource_pool="` + name + `",resource_pool_id="` + id.Ref + `"`
+	}
+	shown(
+		"virt_resource_pool_info"+labels("gold / web", web)+`,parent="gold",parent_id="`+gold.Ref+`",virt_cluster="prod",cluster_id="`+cluster.Ref+`"} 1`,
+		"virt_resource_pool_cpu_reservation_hertz"+labels("gold", gold)+"} 8000000000",
+		"virt_resource_pool_memory_limit_bytes"+labels("gold", gold)+"} 68719476736",
+		"virt_resource_pool_vms"+labels("gold / web", web)+"} 1",
+		`,resource_pool="gold / web",resource_pool_id="`+web.Ref+`"} 1`,
+	)
+
+	// A pool is made, and a VM moves into it.
+	made, err := w.vc.CreatePool(ref(root), sim.Pool{Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	test := inventory.ID{Source: "vc", Kind: inventory.KindResourcePool, Ref: made.Value}
+	w.eventually(5*time.Second, "a new pool", func() bool { p := pool(test); return p != nil && p.Parent == root && p.CPU.Shares == 4000 })
+	if err := w.vc.MoveIntoPool(made, vmRef(w.vm("b"))); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "b in the new pool", func() bool { return in("b") == test })
+	shown("virt_resource_pool_vms" + labels("test", test) + "} 1")
+
+	// It is changed, and what shows its name with it.
+	if err := w.vc.ConfigurePool(made, sim.Pool{Name: "trial", Memory: sim.Allocation{Limit: 1024}}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "another name and limit", func() bool { p := pool(test); return p.Name == "trial" && p.Memory.Limit == 1024*mebi })
+	shown(`,resource_pool="trial",resource_pool_id="`+made.Value+`"} 1`, "virt_resource_pool_memory_limit_bytes"+labels("trial", test)+"} 1073741824")
+
+	// One that goes leaves what is in it to its parent.
+	if err := w.vc.DestroyPool(ref(gold)); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "gold gone", func() bool { return pool(gold) == nil && pool(web).Parent == root && in("a") == web })
+	if err := w.vc.DestroyPool(ref(web)); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(5*time.Second, "a in the root", func() bool { return pool(web) == nil && in("a") == root })
+	if s := w.scrape(); strings.Contains(s, `resource_pool="gold`) {
+		t.Error("what is gone is still shown")
+	}
+
+	// One that goes unseen is gone with the next listing.
+	w.vc.Stop()
+	if err := w.vc.DestroyPool(made); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.vc.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(20*time.Second, "the pool that went unseen", func() bool { return pool(test) == nil && in("b") == root })
+}

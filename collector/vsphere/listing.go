@@ -23,7 +23,8 @@ const (
 	maxUpdates = 100
 )
 
-// createView makes the vCenter list every cluster, host, VM and datastore for this session, wherever in its folders they are.
+// createView makes the vCenter list every cluster, host, VM, datastore and resource pool for this session, wherever in its folders
+// they are.
 func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectReference, error) {
 	if c.ServiceContent.ViewManager == nil {
 		return types.ManagedObjectReference{}, errors.New("vcenter has no view manager")
@@ -31,7 +32,7 @@ func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectRefer
 	res, err := methods.CreateContainerView(ctx, c, &types.CreateContainerView{
 		This:      *c.ServiceContent.ViewManager,
 		Container: c.ServiceContent.RootFolder,
-		Type:      []string{typeCluster, typeHost, typeVM, typeStore},
+		Type:      []string{typeCluster, typeHost, typeVM, typeStore, typePool},
 		Recursive: true,
 	})
 	if err != nil {
@@ -61,6 +62,7 @@ func (f *follower) factSpecs() []types.PropertySpec {
 		{Type: typeHost, PathSet: f.pathsOf(inventory.KindHost)},
 		{Type: typeVM, PathSet: f.pathsOf(inventory.KindVM)},
 		{Type: typeStore, PathSet: f.pathsOf(inventory.KindDatastore)},
+		{Type: typePool, PathSet: f.pathsOf(inventory.KindResourcePool)}, // virtual apps are such
 	}
 }
 
@@ -119,7 +121,7 @@ func (f *follower) wait(ctx context.Context, version string, d time.Duration) (*
 func (f *follower) apply(ctx context.Context, set *types.UpdateSet, begin, synced bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := updates{touched: map[inventory.ID]bool{}, reread: map[inventory.ID]bool{}}
+	u := updates{touched: map[inventory.ID]bool{}, reread: map[inventory.ID]types.ManagedObjectReference{}}
 	if set != nil {
 		if err := f.merge(set, &u); err != nil {
 			return err
@@ -147,7 +149,7 @@ type updates struct {
 	order   []inventory.ID // of the objects to emit, each once
 	touched map[inventory.ID]bool
 	removed []inventory.ID
-	reread  map[inventory.ID]bool // changed in a way that cannot be laid over what is known
+	reread  map[inventory.ID]types.ManagedObjectReference // changed in a way that cannot be laid over what is known
 }
 
 func (u *updates) touch(id inventory.ID) {
@@ -198,7 +200,7 @@ func (f *follower) merge(set *types.UpdateSet, u *updates) error {
 					val = nil
 				}
 				if !whole || !f.tree.set(id, c.Name, val, now) {
-					u.reread[id] = true
+					u.reread[id] = o.Obj
 				}
 			}
 			u.touch(id)
@@ -214,8 +216,8 @@ func (f *follower) merge(set *types.UpdateSet, u *updates) error {
 func (f *follower) reread(ctx context.Context, u *updates) error {
 	for len(u.reread) > 0 {
 		spec := types.PropertyFilterSpec{PropSet: f.factSpecs()}
-		for id := range u.reread {
-			spec.ObjectSet = append(spec.ObjectSet, types.ObjectSpec{Obj: refOf(id)})
+		for _, ref := range u.reread {
+			spec.ObjectSet = append(spec.ObjectSet, types.ObjectSpec{Obj: ref})
 		}
 		now := f.opts.Clock.Now()
 		err := f.conn.Retrieve(ctx, spec, func(ref types.ManagedObjectReference, props platform.Properties) {
@@ -227,10 +229,14 @@ func (f *follower) reread(ctx context.Context, u *updates) error {
 			u.touch(id)
 		})
 		gone, missing := platform.Gone(err)
-		if !missing || !u.reread[f.tree.idOf(gone)] {
+		if !missing {
 			return err
 		}
-		delete(u.reread, f.tree.idOf(gone))
+		id := f.tree.idOf(gone)
+		if _, asked := u.reread[id]; !asked {
+			return err
+		}
+		delete(u.reread, id)
 	}
 	return nil
 }
@@ -244,6 +250,8 @@ func (f *follower) pathsOf(kind inventory.Kind) []string {
 		return slices.Sorted(maps.Keys(hostPaths))
 	case inventory.KindDatastore:
 		return slices.Sorted(maps.Keys(storePaths))
+	case inventory.KindResourcePool:
+		return slices.Sorted(maps.Keys(poolPaths))
 	}
 	paths := slices.Sorted(maps.Keys(vmPaths))
 	if len(f.opts.Attributes) == 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vmware/govmomi/vim25/types"
 
+	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 )
 
@@ -172,5 +173,61 @@ func TestUnreadSettings(t *testing.T) {
 	tree.set(id, "configurationEx", nil, time.Time{})
 	if !tree.clusters[id.Ref].Unread {
 		t.Error("the settings went away, and it does not say so")
+	}
+}
+
+// TestAllocations: what a vCenter leaves out is not known, and a limit of -1 is none.
+func TestAllocations(t *testing.T) {
+	info := func(reservation, limit *int64, shares *types.SharesInfo) types.ResourceAllocationInfo {
+		return types.ResourceAllocationInfo{Reservation: reservation, Limit: limit, Shares: shares, ExpandableReservation: types.NewBool(true)}
+	}
+	shares := &types.SharesInfo{Shares: 4000, Level: types.SharesLevelNormal}
+	for _, tt := range []struct {
+		name string
+		val  any
+		want inventory.Allocation
+	}{
+		{"none", nil, inventory.Allocation{}},
+		{"unlimited", info(types.NewInt64(0), types.NewInt64(-1), shares), inventory.Allocation{Known: true, Expandable: true, Shares: 4000}},
+		{"limited to nothing", info(types.NewInt64(500), types.NewInt64(0), shares), inventory.Allocation{Known: true, Reservation: 5e8, Expandable: true, Limited: true, Shares: 4000}},
+		{"limited", info(types.NewInt64(500), types.NewInt64(700), shares), inventory.Allocation{Known: true, Reservation: 5e8, Expandable: true, Limited: true, Limit: 7e8, Shares: 4000}},
+		{"no reservation", info(nil, types.NewInt64(700), shares), inventory.Allocation{}},
+		{"no shares", info(types.NewInt64(500), nil, nil), inventory.Allocation{}},
+	} {
+		if got := allocation(tt.val, 1e6); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestVirtualAppsArePools: a virtual app is followed as the resource pool that it is, and read again under its own type.
+func TestVirtualAppsArePools(t *testing.T) {
+	tree := newTree("vc")
+	app := types.ManagedObjectReference{Type: "VirtualApp", Value: "resgroup-v9"}
+	id := tree.idOf(app)
+	if id.Kind != inventory.KindResourcePool {
+		t.Fatalf("a virtual app is a %v", id.Kind)
+	}
+	tree.add(id)
+	root := types.ManagedObjectReference{Type: "ResourcePool", Value: "resgroup-1"}
+	cluster := types.ManagedObjectReference{Type: "ClusterComputeResource", Value: "domain-c1"}
+	for path, val := range map[string]any{"name": "shop", "parent": root, "owner": cluster} {
+		if !tree.set(id, path, val, time.Time{}) {
+			t.Errorf("%s is not followed", path)
+		}
+	}
+	var d inventory.Delta
+	tree.put(&d, id)
+	want := inventory.ResourcePool{ID: id, Name: "shop", Parent: tree.idOf(root), Cluster: tree.idOf(cluster)}
+	if len(d.Pools) != 1 || d.Pools[0] != want {
+		t.Errorf("%+v", d.Pools)
+	}
+	f := &follower{Source: &Source{opts: Options{Name: "vc", Clock: clock.New(1)}}, tree: tree}
+	u := updates{touched: map[inventory.ID]bool{}, reread: map[inventory.ID]types.ManagedObjectReference{}}
+	set := &types.UpdateSet{FilterSet: []types.PropertyFilterUpdate{{ObjectSet: []types.ObjectUpdate{{
+		Kind: types.ObjectUpdateKindModify, Obj: app, ChangeSet: []types.PropertyChange{{Name: "config.cpuAllocation.limit", Op: types.PropertyChangeOpAssign, Val: int64(5)}},
+	}}}}}
+	if err := f.merge(set, &u); err != nil || u.reread[id] != app {
+		t.Errorf("read again: %v, %v", u.reread, err)
 	}
 }

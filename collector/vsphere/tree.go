@@ -17,6 +17,8 @@ const (
 	typeHost    = "HostSystem"
 	typeVM      = "VirtualMachine"
 	typeStore   = "Datastore"
+	typePool    = "ResourcePool"
+	typeApp     = "VirtualApp" // a resource pool with settings of its own
 )
 
 // tree is what is known of a vCenter's objects, by MoRef value.
@@ -27,6 +29,7 @@ type tree struct {
 	vms      map[string]*vm
 	entered  []*vm // in the order they did, some of which have left since
 	stores   map[string]*store
+	pools    map[string]*inventory.ResourcePool
 	slow     *slow
 }
 
@@ -52,7 +55,7 @@ type store struct {
 func newTree(source string) *tree {
 	return &tree{
 		source: source, clusters: map[string]*inventory.Cluster{}, hosts: map[string]*host{}, vms: map[string]*vm{},
-		stores: map[string]*store{}, slow: newSlow(nil),
+		stores: map[string]*store{}, pools: map[string]*inventory.ResourcePool{}, slow: newSlow(nil),
 	}
 }
 
@@ -74,6 +77,8 @@ func (t *tree) idOf(ref types.ManagedObjectReference) inventory.ID {
 		return t.id(inventory.KindVM, ref.Value)
 	case typeStore:
 		return t.id(inventory.KindDatastore, ref.Value)
+	case typePool, typeApp:
+		return t.id(inventory.KindResourcePool, ref.Value)
 	}
 	return inventory.ID{}
 }
@@ -87,14 +92,6 @@ func (t *tree) idsOf(refs []types.ManagedObjectReference, kind inventory.Kind) [
 		}
 	}
 	return ids
-}
-
-// refOf is the reverse of idOf.
-func refOf(id inventory.ID) types.ManagedObjectReference {
-	kinds := map[inventory.Kind]string{
-		inventory.KindCluster: typeCluster, inventory.KindHost: typeHost, inventory.KindVM: typeVM, inventory.KindDatastore: typeStore,
-	}
-	return types.ManagedObjectReference{Type: kinds[id.Kind], Value: id.Ref}
 }
 
 // drop forgets an object.
@@ -112,6 +109,8 @@ func (t *tree) drop(id inventory.ID) {
 		}
 	case inventory.KindDatastore:
 		delete(t.stores, id.Ref)
+	case inventory.KindResourcePool:
+		delete(t.pools, id.Ref)
 	}
 }
 
@@ -135,6 +134,8 @@ func (t *tree) add(id inventory.ID) {
 		t.entered = append(t.entered, v)
 	case id.Kind == inventory.KindDatastore:
 		t.stores[id.Ref] = &store{Datastore: inventory.Datastore{ID: id}}
+	case id.Kind == inventory.KindResourcePool:
+		t.pools[id.Ref] = &inventory.ResourcePool{ID: id}
 	}
 }
 
@@ -149,6 +150,8 @@ func (t *tree) has(id inventory.ID) bool {
 		return t.vms[id.Ref] != nil
 	case inventory.KindDatastore:
 		return t.stores[id.Ref] != nil
+	case inventory.KindResourcePool:
+		return t.pools[id.Ref] != nil
 	}
 	return false
 }
@@ -177,6 +180,12 @@ func (t *tree) set(id inventory.ID, path string, val any, now time.Time) bool {
 		set, ok := storePaths[path]
 		if ok {
 			set(t, t.stores[id.Ref], val)
+		}
+		return ok
+	case inventory.KindResourcePool:
+		set, ok := poolPaths[path]
+		if ok {
+			set(t, t.pools[id.Ref], val)
 		}
 		return ok
 	default:
@@ -221,6 +230,10 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 				s.CapacityBytes = s.capacity
 			}
 			d.Datastores = append(d.Datastores, s.Datastore)
+		}
+	case inventory.KindResourcePool:
+		if p := t.pools[id.Ref]; p != nil {
+			d.Pools = append(d.Pools, *p)
 		}
 	}
 }
@@ -291,6 +304,7 @@ var (
 	vmPaths = map[string]func(*tree, *vm, any){
 		"name":                             func(_ *tree, m *vm, v any) { m.Name = name(v) },
 		"runtime.host":                     func(t *tree, m *vm, v any) { m.Host = t.hostOf(v) },
+		"resourcePool":                     func(t *tree, m *vm, v any) { m.Pool = t.poolOf(v) },
 		"runtime.connectionState":          func(_ *tree, m *vm, v any) { m.Connection = vmConnection(v) },
 		"runtime.powerState":               func(_ *tree, m *vm, v any) { m.Power = vmPower(v) },
 		"summary.config.uuid":              func(_ *tree, m *vm, v any) { m.UUID, _ = v.(string) },
@@ -315,6 +329,14 @@ var (
 		"summary.accessible":      func(_ *tree, s *store, v any) { s.Accessible, _ = v.(bool) },
 		"summary.maintenanceMode": func(_ *tree, s *store, v any) { s.Maintenance = v != nil && v != normalMode },
 		"host":                    func(t *tree, s *store, v any) { s.Mounts = t.mounts(v) },
+	}
+
+	poolPaths = map[string]func(*tree, *inventory.ResourcePool, any){
+		"name":                    func(_ *tree, p *inventory.ResourcePool, v any) { p.Name = name(v) },
+		"parent":                  func(t *tree, p *inventory.ResourcePool, v any) { p.Parent = t.poolOf(v) },
+		"owner":                   func(t *tree, p *inventory.ResourcePool, v any) { p.Cluster = t.clusterOf(v) },
+		"config.cpuAllocation":    func(_ *tree, p *inventory.ResourcePool, v any) { p.CPU = allocation(v, 1e6) },
+		"config.memoryAllocation": func(_ *tree, p *inventory.ResourcePool, v any) { p.Memory = allocation(v, mebi) },
 	}
 )
 
@@ -361,6 +383,30 @@ func (t *tree) hostOf(v any) inventory.ID {
 		return t.idOf(ref)
 	}
 	return inventory.ID{}
+}
+
+// poolOf is the resource pool that a VM is in, or a pool's parent. The parent of a root is no pool.
+func (t *tree) poolOf(v any) inventory.ID {
+	if ref, ok := v.(types.ManagedObjectReference); ok && (ref.Type == typePool || ref.Type == typeApp) {
+		return t.idOf(ref)
+	}
+	return inventory.ID{}
+}
+
+// allocation is what a resource pool is given, in units of so many hertz or bytes.
+func allocation(v any, unit float64) inventory.Allocation {
+	info, ok := v.(types.ResourceAllocationInfo)
+	if !ok || info.Reservation == nil || info.Shares == nil {
+		return inventory.Allocation{}
+	}
+	a := inventory.Allocation{
+		Known: true, Reservation: float64(max(*info.Reservation, 0)) * unit, Expandable: isTrue(info.ExpandableReservation),
+		Shares: float64(max(info.Shares.Shares, 0)),
+	}
+	if info.Limit != nil && *info.Limit >= 0 { // -1 is none
+		a.Limited, a.Limit = true, float64(*info.Limit)*unit
+	}
+	return a
 }
 
 // storesOf are a VM's datastores, always in one order.

@@ -205,6 +205,8 @@ func nameOf(obj any) string {
 		return o.Name
 	case *Service:
 		return o.Name
+	case *ResourcePool:
+		return o.Name
 	}
 	return ""
 }

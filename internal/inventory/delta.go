@@ -16,6 +16,7 @@ type Delta struct {
 	VMs        []VM
 	Datastores []Datastore
 	Services   []Service
+	Pools      []ResourcePool
 	Removed    []ID
 
 	Samples []SampleSet

@@ -56,6 +56,7 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		gone = append(gone, e.vms.unseen(d.Source, KindVM, seen)...)
 		gone = append(gone, e.datastores.unseen(d.Source, KindDatastore, seen)...)
 		gone = append(gone, e.services.unseen(d.Source, KindService, seen)...)
+		gone = append(gone, e.pools.unseen(d.Source, KindResourcePool, seen)...)
 		delete(f.seen, d.Source)
 	}
 	for _, id := range gone {
@@ -148,6 +149,9 @@ func (d *Delta) store(e *edited, seen map[ID]bool) []Change {
 	for i := range d.Services {
 		note(d.Services[i].ID, e.services.put(d.Services[i].ID, &d.Services[i]))
 	}
+	for i := range d.Pools {
+		note(d.Pools[i].ID, e.pools.put(d.Pools[i].ID, &d.Pools[i]))
+	}
 	return changes
 }
 
@@ -184,6 +188,11 @@ func (d *Delta) check() error {
 			return err
 		}
 	}
+	for i := range d.Pools {
+		if err := want(d.Pools[i].ID, KindResourcePool); err != nil {
+			return err
+		}
+	}
 	for i := range d.Samples {
 		if err := want(d.Samples[i].ID, d.Samples[i].ID.Kind); err != nil {
 			return err
@@ -204,15 +213,16 @@ type edited struct {
 	vms        *editor[VM]
 	datastores *editor[Datastore]
 	services   *editor[Service]
+	pools      *editor[ResourcePool]
 }
 
 func (v *view) edit() *edited {
-	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services)}
+	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services), edit(v.pools)}
 }
 
 // done is the changed view, of a source in that state.
 func (e *edited) done(src Source) *view {
-	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done()}
+	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done(), e.pools.done()}
 }
 
 // drop takes an object out and returns the change, nil if it was not known.
@@ -228,6 +238,8 @@ func (e *edited) drop(id ID) *Change {
 		return e.datastores.drop(id)
 	case KindService:
 		return e.services.drop(id)
+	case KindResourcePool:
+		return e.pools.drop(id)
 	}
 	return nil
 }

@@ -15,11 +15,14 @@ const (
 	KindVM
 	KindDatastore
 	KindService
+	KindResourcePool
 )
 
-var kindNames = [...]string{KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore", KindService: "service"}
+var kindNames = [...]string{
+	KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore", KindService: "service", KindResourcePool: "resource_pool",
+}
 
-// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service.
+// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service, resource_pool.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
@@ -34,7 +37,7 @@ func ParseKind(s string) (Kind, error) {
 			return Kind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore or service", s)
+	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore, service or resource_pool", s)
 }
 
 // ID names one object for its whole life, through renames and migrations. Source is the configured name of the vCenter,
@@ -222,6 +225,7 @@ type VM struct {
 	Name          string
 	UUID          string
 	Host          ID // where it runs, or is registered while off
+	Pool          ID // the resource pool it is in; zero if it is in none or that is not known
 	Connection    Connection
 	Power         Power
 	Template      bool
@@ -307,4 +311,24 @@ type Mount struct {
 func (d *Datastore) Runs(host ID) (yes, known bool) {
 	m, mounted := d.Mounts[host]
 	return mounted && m.Accessible && !m.ReadOnly, d.Mounts != nil
+}
+
+// ResourcePool is a share of a cluster, or of a host of none, that VMs and further pools divide among themselves.
+type ResourcePool struct {
+	ID      ID
+	Name    string
+	Parent  ID         // the pool it is part of; zero for the root, which is all of its cluster
+	Cluster ID         // zero on a standalone host
+	CPU     Allocation // in hertz
+	Memory  Allocation // in bytes
+}
+
+// Allocation is what a resource pool gets of something. While it is not Known, all of it is zero.
+type Allocation struct {
+	Known       bool
+	Reservation float64 // kept for it whatever others want
+	Expandable  bool    // it may reserve more, of what its parent has left
+	Limited     bool
+	Limit       float64 // more than this it does not get, if it is Limited
+	Shares      float64 // its weight beside its siblings' when there is not enough for all
 }

@@ -33,6 +33,7 @@ type view struct {
 	vms        column[VM]
 	datastores column[Datastore]
 	services   column[Service]
+	pools      column[ResourcePool]
 }
 
 // Table is the raw form of a kind's objects, for readers that keep something per object: Facts[i] and Samples[i] belong
@@ -70,7 +71,7 @@ type DatastoreView struct {
 func newView(src Source) *view {
 	return &view{
 		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](),
-		datastores: newColumn[Datastore](), services: newColumn[Service](),
+		datastores: newColumn[Datastore](), services: newColumn[Service](), pools: newColumn[ResourcePool](),
 	}
 }
 
@@ -168,6 +169,19 @@ func (s *Snapshot) Service(id ID) (ServiceView, bool) {
 		return ServiceView{}, false
 	}
 	return ServiceView{v.services.facts[slot], v.services.samples[slot]}, true
+}
+
+// ResourcePool is the resource pool of that ID. Nothing is measured of one.
+func (s *Snapshot) ResourcePool(id ID) (*ResourcePool, bool) {
+	v, ok := s.views[id.Source]
+	if !ok || id.Kind != KindResourcePool {
+		return nil, false
+	}
+	slot, ok := v.pools.index[id.Ref]
+	if !ok {
+		return nil, false
+	}
+	return v.pools.facts[slot], true
 }
 
 // ClusterOf is the cluster a VM's host belongs to, false if it has none or the host is not known.
@@ -311,6 +325,15 @@ func (s *Snapshot) ServiceTable(source string) Table[Service] {
 		return Table[Service]{}
 	}
 	return Table[Service]{v.services.facts, v.services.samples}
+}
+
+// ResourcePoolTable is the raw form of a source's resource pools.
+func (s *Snapshot) ResourcePoolTable(source string) Table[ResourcePool] {
+	v, ok := s.views[source]
+	if !ok {
+		return Table[ResourcePool]{}
+	}
+	return Table[ResourcePool]{v.pools.facts, v.pools.samples}
 }
 
 // ClusterTable is the raw form of a source's clusters.

@@ -23,6 +23,7 @@ type Cluster struct {
 	EVC   string // the mode's key, as intel-skylake; empty: none
 	Rules []Rule
 	Ties  []Tie
+	Pools []Pool
 	Hosts []Host
 }
 
@@ -84,6 +85,7 @@ type VM struct {
 	DRSBehavior    types.DrsBehavior   // an override of the cluster's; "disabled" takes the VM out of DRS
 	Restart        types.DasVmPriority // an override of the cluster's HA
 	Datastore      string              // default: the first
+	Pool           string              // of the cluster; default: its root
 	MAC            string              // of its network adapter, as its tools tell
 	CPUReserved    int                 // MHz
 	MemoryReserved float64             // bytes
@@ -166,7 +168,10 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 		return fmt.Errorf("create: %T", fault)
 	}
 	cluster.Datastore = slices.Clone(vc.place.datacenter.Datastore)
-	pool := vc.reg.Get(*cluster.ResourcePool).(*simulator.ResourcePool)
+	pools, err := vc.buildPools(ctx, cluster, c.Pools)
+	if err != nil {
+		return err
+	}
 	config := cluster.ConfigurationEx.(*types.ClusterConfigInfoEx)
 	byName := map[string]types.ManagedObjectReference{}
 	hosts := map[string]types.ManagedObjectReference{}
@@ -174,7 +179,12 @@ func (vc *VCenter) buildCluster(ctx *simulator.Context, c Cluster) error {
 		host := vc.buildHost(cluster, h, c.EVC)
 		hosts[h.Name] = host.Self
 		for _, spec := range h.VMs {
+			pool, ok := pools[spec.Pool]
+			if !ok {
+				return fmt.Errorf("VM %s in resource pool %q: %w", spec.Name, spec.Pool, errNoSuch)
+			}
 			vm := vc.newVM(spec, host, cluster)
+			vm.ResourcePool = &pool.Self
 			vc.reg.PutEntity(vc.place.vms, vm)
 			vc.place.vms.ChildEntity = append(vc.place.vms.ChildEntity, vm.Self)
 			datastore := vc.datastoreOf(spec.Datastore)
@@ -360,7 +370,7 @@ func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host, 
 	return host
 }
 
-// newVM makes a VM with a reference of its own that is on the host but not yet in any list.
+// newVM makes a VM with a reference of its own that is on the host but not yet in any list, nor in a resource pool.
 func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator.ClusterComputeResource) *simulator.VirtualMachine {
 	n := vc.place.built
 	vc.place.built++
@@ -376,7 +386,6 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 	vc.reg.NewEntity(vm)
 	vm.Parent = &vc.place.vms.Self
 	vm.Name = spec.Name
-	vm.ResourcePool = cluster.ResourcePool
 	vm.EnvironmentBrowser = *cluster.EnvironmentBrowser
 	datastore := vc.datastoreOf(spec.Datastore)
 	vm.Datastore = []types.ManagedObjectReference{datastore.Self}

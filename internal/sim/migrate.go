@@ -269,11 +269,11 @@ func (vc *VCenter) vmState(vm *simulator.VirtualMachine) (s vmState) {
 
 // hostState is what a host is, read at one moment.
 type hostState struct {
-	ref, cluster, pool types.ManagedObjectReference
-	name, model        string
-	maintenance        bool
-	connected          bool
-	memory             int64 // bytes
+	ref, cluster types.ManagedObjectReference
+	name, model  string
+	maintenance  bool
+	connected    bool
+	memory       int64 // bytes
 }
 
 func (vc *VCenter) hostState(ref types.ManagedObjectReference) (s hostState) {
@@ -285,9 +285,6 @@ func (vc *VCenter) hostState(ref types.ManagedObjectReference) (s hostState) {
 			connected:   host.Runtime.ConnectionState == types.HostSystemConnectionStateConnected,
 		}
 	})
-	if cluster, ok := vc.reg.Get(s.cluster).(*simulator.ClusterComputeResource); ok {
-		s.pool = *cluster.ResourcePool // set once, when the cluster is made
-	}
 	return s
 }
 
@@ -310,7 +307,7 @@ func (vc *VCenter) refuse(m move) types.BaseMethodFault {
 	case target.maintenance:
 		fault := invalid(target.ref)
 		return &fault
-	case m.pool == nil && source.cluster != target.cluster, m.pool != nil && *m.pool != target.pool:
+	case m.pool == nil && source.cluster != target.cluster, m.pool != nil && vc.ownerOf(*m.pool) != target.cluster:
 		return &types.InvalidArgument{InvalidProperty: "spec.pool"}
 	case !vc.reaches(m.vm, m.host):
 		return &types.CannotAccessVmDisk{}

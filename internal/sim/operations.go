@@ -13,21 +13,23 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// CreateVM adds a VM on a host, at once. It is on unless the spec says otherwise, and demands what the load says of the next index.
+// CreateVM adds a VM on a host and in its cluster's root pool, at once. It is on unless the spec says otherwise, and demands what the load says of the next index.
 func (vc *VCenter) CreateVM(host types.ManagedObjectReference, spec VM) (types.ManagedObjectReference, error) {
 	if _, ok := vc.reg.Get(host).(*simulator.HostSystem); !ok {
 		return types.ManagedObjectReference{}, fmt.Errorf("create VM %q on %s: %w", spec.Name, host.Value, errNoSuch)
 	}
-	return vc.createVM(vc.own(), host, spec), nil
+	root := *vc.reg.Get(vc.hostState(host).cluster).(*simulator.ClusterComputeResource).ResourcePool
+	return vc.createVM(vc.own(), host, root, spec), nil
 }
 
-func (vc *VCenter) createVM(ctx *simulator.Context, hostRef types.ManagedObjectReference, spec VM) types.ManagedObjectReference {
+func (vc *VCenter) createVM(ctx *simulator.Context, hostRef, pool types.ManagedObjectReference, spec VM) types.ManagedObjectReference {
 	host := vc.reg.Get(hostRef).(*simulator.HostSystem)
 	cluster := vc.reg.Get(vc.hostState(hostRef).cluster).(*simulator.ClusterComputeResource)
 
 	vc.shape.Lock()
 	var vm *simulator.VirtualMachine
 	ctx.WithLock(host, func() { vm = vc.newVM(spec, host, cluster) })
+	vm.ResourcePool = &pool
 	folder := vc.place.vms
 	ctx.WithLock(folder, func() { // before Put: views look for a new object in the lists that lead to it
 		ctx.Update(folder, []types.PropertyChange{{Name: "childEntity", Val: append(slices.Clone(folder.ChildEntity), vm.Self)}})
@@ -35,7 +37,7 @@ func (vc *VCenter) createVM(ctx *simulator.Context, hostRef types.ManagedObjectR
 	vc.usage.addVM(vm, host)
 	vc.reg.Put(vm)
 	vc.listVM(ctx, hostRef, vm.Self, true)
-	vc.listVM(ctx, *cluster.ResourcePool, vm.Self, true)
+	vc.listVM(ctx, pool, vm.Self, true)
 	vc.shape.Unlock()
 
 	vc.post(ctx, &types.VmCreatedEvent{VmEvent: vc.vmEvent(vc.vmState(vm), hostRef)})
@@ -58,7 +60,7 @@ func (g *gateway) CreateVMTask(ctx *simulator.Context, req *types.CreateVM_Task)
 	w := work{
 		entity: req.This, entityName: "vm", name: "CreateVM_Task", descriptionID: "Folder.createVm",
 		run: func(_ context.Context, t *task) (types.AnyType, types.BaseMethodFault) {
-			return vc.createVM(t.ctx, host, spec), nil
+			return vc.createVM(t.ctx, host, req.Pool, spec), nil
 		},
 	}
 	body.Res = &types.CreateVM_TaskResponse{Returnval: vc.start(vc.newTask(ctx.Session.UserName, w), w)}
@@ -66,9 +68,10 @@ func (g *gateway) CreateVMTask(ctx *simulator.Context, req *types.CreateVM_Task)
 }
 
 func (vc *VCenter) hostFor(host *types.ManagedObjectReference, pool types.ManagedObjectReference) (types.ManagedObjectReference, bool) {
+	owner := vc.ownerOf(pool)
 	for _, ref := range vc.Hosts() {
 		h := vc.hostState(ref)
-		if host != nil && *host == ref || host == nil && h.pool == pool && h.connected && !h.maintenance {
+		if host != nil && *host == ref || host == nil && h.cluster == owner && h.connected && !h.maintenance {
 			return ref, true
 		}
 	}

@@ -90,6 +90,7 @@ func everything(t *testing.T, now time.Time) *inventory.Fleet {
 	id := func(kind inventory.Kind, ref string) inventory.ID {
 		return inventory.ID{Source: "lab", Kind: kind, Ref: ref}
 	}
+	pool := id(inventory.KindResourcePool, "p")
 	cluster, host, vm := id(inventory.KindCluster, "c"), id(inventory.KindHost, "h"), id(inventory.KindVM, "v")
 	d := inventory.Delta{
 		Source: "lab", Begin: true, Synced: true,
@@ -104,12 +105,13 @@ func everything(t *testing.T, now time.Time) *inventory.Fleet {
 		}, {ID: id(inventory.KindHost, "i"), Name: "esx2", Power: inventory.PowerUnknown, Maintenance: true}},
 		VMs: []inventory.VM{
 			{
-				ID: vm, Name: "web\xff", UUID: "u", Host: host, Connection: inventory.Connected, Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 1 << 33, GuestOS: "Debian\n",
+				ID: vm, Name: "web\xff", UUID: "u", Host: host, Pool: pool, Connection: inventory.Connected, Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 1 << 33, GuestOS: "Debian\n",
 				Annotations: []inventory.Label{{Name: "owner", Value: "a"}, {Name: "cost", Value: ""}}, Tags: []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "x"}},
 			},
-			{ID: id(inventory.KindVM, "w"), Name: "web", Host: id(inventory.KindHost, "gone"), Template: true},
+			{ID: id(inventory.KindVM, "w"), Name: "web", Host: id(inventory.KindHost, "gone"), Pool: id(inventory.KindResourcePool, "gone"), Template: true},
 		},
 		Datastores: []inventory.Datastore{{ID: id(inventory.KindDatastore, "d"), Name: "san", Type: "VMFS", CapacityBytes: 1 << 44, Accessible: true}},
+		Pools:      []inventory.ResourcePool{{ID: pool, Name: "gold", Cluster: cluster}},
 		Services: []inventory.Service{
 			{ID: id(inventory.KindService, "s"), Name: "nginx", VM: vm, Type: "systemd", State: inventory.ServiceRunning},
 			{ID: id(inventory.KindService, "t"), Name: "http", State: ""},

@@ -23,7 +23,8 @@ type place struct {
 	cluster   string
 	clusterID string // its ref
 	vm        string
-	vms       int // on a host, without templates
+	pool      string // a VM's resource pool
+	vms       int    // on a host, without templates
 }
 
 // usual are the VM's measured families that are kept: VMs are many, so only what packs, reports and dashboards use. Of all
@@ -137,7 +138,8 @@ func hostFacts() []family[inventory.Host] {
 func vmFacts() []family[inventory.VM] {
 	return []family[inventory.VM]{
 		{"virt_vm_info", func(vm *inventory.VM, at place, line line) {
-			line(1, "host", at.host, "host_id", vm.Host.Ref, "virt_cluster", at.cluster, "cluster_id", at.clusterID, "uuid", vm.UUID, "guest_os", vm.GuestOS)
+			line(1, "host", at.host, "host_id", vm.Host.Ref, "virt_cluster", at.cluster, "cluster_id", at.clusterID, "uuid", vm.UUID, "guest_os", vm.GuestOS,
+				"resource_pool", at.pool, "resource_pool_id", vm.Pool.Ref)
 		}},
 		fact("virt_vm_powered_on", func(vm *inventory.VM) (float64, bool) { return powered(vm.Power) }),
 		fact("virt_vm_connected", func(vm *inventory.VM) (float64, bool) {

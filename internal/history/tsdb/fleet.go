@@ -25,6 +25,7 @@ type source struct {
 		clusters []*inventory.Cluster
 		hosts    []*inventory.Host
 		vms      []*inventory.VM
+		pools    []*inventory.ResourcePool
 	}
 }
 
@@ -88,13 +89,13 @@ func (f *fleet) newSource(name string) *source {
 	}
 }
 
-// append writes a source's changed objects. A host's series show its cluster and count its VMs, a VM's its host and cluster, a
-// service's its VM, which is of another source.
+// append writes a source's changed objects. A host's series show its cluster and count its VMs, a VM's its host, cluster and
+// resource pool, a service's its VM, which is of another source.
 func (s *source) append(c *cycle, snap *inventory.Snapshot, name string) {
-	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
+	clusters, hosts, vms, pools := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name), snap.ResourcePoolTable(name)
 	moved := !same(vms.Facts, s.last.vms)
-	placed := moved || !same(hosts.Facts, s.last.hosts) || !same(clusters.Facts, s.last.clusters)
-	s.last.clusters, s.last.hosts, s.last.vms = clusters.Facts, hosts.Facts, vms.Facts
+	placed := moved || !same(hosts.Facts, s.last.hosts) || !same(clusters.Facts, s.last.clusters) || !same(pools.Facts, s.last.pools)
+	s.last.clusters, s.last.hosts, s.last.vms, s.last.pools = clusters.Facts, hosts.Facts, vms.Facts, pools.Facts
 
 	s.clusters.append(c, clusters, nil)
 	s.datastores.append(c, snap.DatastoreTable(name), nil)
@@ -123,11 +124,15 @@ func (s *source) append(c *cycle, snap *inventory.Snapshot, name string) {
 	}
 	s.hosts.append(c, hosts, func(h *inventory.Host) place { return place{cluster: clusterOf(h.Cluster), vms: onHost[h.ID]} })
 	s.vms.append(c, vms, func(vm *inventory.VM) place {
+		at := place{}
+		if pool, ok := snap.ResourcePool(vm.Pool); ok {
+			at.pool = pool.Name
+		}
 		host, ok := snap.Host(vm.Host)
 		if !ok {
-			return place{}
+			return at
 		}
-		at := place{host: host.Name, cluster: clusterOf(host.Cluster)}
+		at.host, at.cluster = host.Name, clusterOf(host.Cluster)
 		if at.cluster != "" {
 			at.clusterID = host.Cluster.Ref
 		}
