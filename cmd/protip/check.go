@@ -81,7 +81,7 @@ func checkSource(ctx context.Context, c *console, file, name string) error {
 		}
 		return c.print(r, func(w *tabwriter.Writer) {
 			fmt.Fprintf(w, "source\t%s\nproduct\t%s\n", name, printable(r.Product))
-			if src.Type == config.Guest {
+			if src.Type == config.Guest || src.Type == config.Machines {
 				fmt.Fprintf(w, "joined to\t%s\n", plural(r.VMs, "VM"))
 			} else {
 				printSeen(w, r)

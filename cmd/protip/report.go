@@ -25,7 +25,6 @@ type reportFlags struct {
 	scope                      report.Scope
 	thresholds                 *[]float64
 	reserve, hosts, vms        *int
-	machines, jobs             *string
 
 	backtest *bool
 	seed     *uint64
@@ -46,8 +45,6 @@ func addReport(kp *kingpin.Application, verbs map[string]command) {
 		reserve:    cmd.Flag("reserve", "growth: hosts of a cluster that may fail; the load must fit what is left. 0 is none.").Default("1").Int(),
 		hosts:      cmd.Flag("what-if.hosts", "growth: what if each cluster had so many hosts more.").Default("0").Int(),
 		vms:        cmd.Flag("what-if.vms", "growth: what if each cluster had so many VMs more.").Default("0").Int(),
-		machines:   cmd.Flag("machines.url", "candidates: the Prometheus-compatible server that scrapes the physical machines, if it is another.").String(),
-		jobs:       cmd.Flag("machines.job", "candidates: regular expression of the jobs of node_exporter and windows_exporter on physical machines.").Default("node|windows").String(),
 		backtest:   cmd.Flag("backtest", "growth: forecast what is known already, and say how well that went.").Bool(),
 		seed:       cmd.Flag("backtest.seed", "Seed of the generated series.").Default("1").Uint64(),
 		each:       cmd.Flag("backtest.series", "Generated series of each kind.").Default("60").Int(),
@@ -80,11 +77,6 @@ func (f *reportFlags) make(ctx context.Context, c *console) error {
 	if cfg != nil && cfg.Remediation != nil {
 		r.Ceiling = cfg.Remediation.Ceiling
 	}
-	if *f.machines != "" {
-		if r.Machines, err = ask(*f.machines); err != nil {
-			return err
-		}
-	}
 	r.Progress = progress(c.err, "asking")
 	made, err := report.Make(ctx, *f.name, r)
 	if err != nil {
@@ -103,7 +95,7 @@ func (f *reportFlags) make(ctx context.Context, c *console) error {
 
 // request is what the flags ask for.
 func (f *reportFlags) request(now time.Time) (report.Request, error) {
-	r := report.Request{Scope: f.scope, Thresholds: *f.thresholds, Reserve: *f.reserve, MoreHosts: *f.hosts, MoreVMs: *f.vms, Jobs: *f.jobs}
+	r := report.Request{Scope: f.scope, Thresholds: *f.thresholds, Reserve: *f.reserve, MoreHosts: *f.hosts, MoreVMs: *f.vms}
 	for _, t := range r.Thresholds {
 		if !(t > 0 && t <= 10) {
 			return r, fmt.Errorf("--threshold %g: a utilisation is written as 0.8", t)

@@ -102,7 +102,7 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 			Observer:   observer,
 			Identities: identities,
 		})
-	case config.Guest:
+	case config.Guest, config.Machines:
 		return guest.New(guests(src, opts, observer))
 	case config.Libvirt:
 		return libvirt.New(libvirt.Options{
@@ -150,7 +150,7 @@ func (b Built) Run(ctx context.Context, sink collector.Sink) {
 // Check logs in at one source of a configuration, looks at what its user can see and what its users may do, and logs out.
 func Check(ctx context.Context, cfg *config.Config, src config.Source) (collector.Report, error) {
 	switch src.Type {
-	case config.Guest:
+	case config.Guest, config.Machines:
 		return checkGuests(ctx, cfg, src)
 	case config.VSphere:
 		return checkVSphere(ctx, src)

@@ -22,7 +22,7 @@ import (
 // listing is how long the other sources may take to tell their VMs when guests are checked.
 const listing = 30 * time.Second
 
-// guests is how a source of guests is watched.
+// guests is how a source of guests or of machines is watched.
 func guests(src config.Source, opts Options, observer collector.Observer) guest.Options {
 	o := guest.Options{
 		Name:     src.Name,
@@ -33,6 +33,7 @@ func guests(src config.Source, opts Options, observer collector.Observer) guest.
 		Clock:    opts.Clock,
 		Observer: observer,
 		Metrics:  opts.guests,
+		Machines: src.Type == config.Machines,
 	}
 	if src.PasswordFile != "" || src.PasswordEnv != "" {
 		o.HTTP.BasicAuth = &promconfig.BasicAuth{Username: src.User(), PasswordFile: src.PasswordFile}
@@ -66,7 +67,7 @@ func checkGuests(ctx context.Context, cfg *config.Config, src config.Source) (co
 // list watches every source that has VMs until it has listed them or failed, and says of which there is no list.
 func list(ctx context.Context, cfg *config.Config) (fleet *inventory.Fleet, missing []string, err error) {
 	others := *cfg
-	others.Sources = slices.DeleteFunc(slices.Clone(cfg.Sources), func(s config.Source) bool { return s.Type == config.Guest })
+	others.Sources = slices.DeleteFunc(slices.Clone(cfg.Sources), func(s config.Source) bool { return s.Type == config.Guest || s.Type == config.Machines })
 	clk, log := clock.New(1), slog.New(slog.DiscardHandler)
 	built, err := Sources(&others, Options{Clock: clk, Log: log, Registerer: prometheus.NewRegistry()})
 	if err != nil {

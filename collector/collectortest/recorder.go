@@ -128,6 +128,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 	for i := range d.Pools {
 		announce(d.Pools[i].ID, inventory.KindResourcePool)
 	}
+	for i := range d.Machines {
+		announce(d.Machines[i].ID, inventory.KindMachine)
+	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
 	}

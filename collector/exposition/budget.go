@@ -7,8 +7,8 @@ import (
 
 // budget holds a source to the most series that may be shown of it.
 //
-// Facts are shown whatever they come to. Metrics that were measured follow in one fixed order: those of clusters, hosts, datastores and
-// services, then the VMs', each in the catalogue's order. Each is shown of all objects or withheld of all, from the first that does not
+// Facts are shown whatever they come to. Metrics that were measured follow in one fixed order: those of clusters, hosts, datastores,
+// services and machines, then the VMs', each in the catalogue's order. Each is shown of all objects or withheld of all, from the first that does not
 // fit: a sum over a metric is right or absent. What was withheld is shown again once it leaves a twentieth of the budget free, so
 // that a VM that comes and goes does not take a metric with it each time.
 type budget struct {
@@ -70,7 +70,8 @@ func (s *source) hold(name string, max int, log *slog.Logger) {
 // lines are how many lines the source's facts have, and its metrics in the order of the budget.
 func (s *source) lines() (facts int, measured []measuredBlock) {
 	for _, list := range [][]measuredBlock{
-		s.clusters.measured(&facts), s.pools.measured(&facts), s.hosts.measured(&facts), s.datastores.measured(&facts), s.services.measured(&facts), s.vms.measured(&facts),
+		s.clusters.measured(&facts), s.pools.measured(&facts), s.hosts.measured(&facts), s.datastores.measured(&facts), s.services.measured(&facts),
+		s.machines.measured(&facts), s.vms.measured(&facts),
 	} {
 		measured = append(measured, list...)
 	}

@@ -55,6 +55,10 @@ func poolID(source, ref string) inventory.ID {
 	return inventory.ID{Source: source, Kind: inventory.KindResourcePool, Ref: ref}
 }
 
+func machineID(source, ref string) inventory.ID {
+	return inventory.ID{Source: source, Kind: inventory.KindMachine, Ref: ref}
+}
+
 // twoSources is a small fleet: one vCenter with all that is awkward, one that never answered.
 func twoSources(t testing.TB) *inventory.Fleet {
 	t.Helper()
@@ -130,9 +134,16 @@ func twoSources(t testing.TB) *inventory.Fleet {
 			{ID: serviceID("lab", "2"), Name: "https://shop", Type: "http", State: inventory.ServiceFailed},
 			{ID: serviceID("lab", "3"), Name: "backup", VM: vmID("elsewhere", "vm-1"), Type: "windows"},
 		},
+		Machines: []inventory.Machine{
+			{ID: machineID("lab", "db"), Name: "db", UUID: "u-21", Model: "Dell \"Inc.\" R640", OS: "Debian GNU/Linux 13 (trixie)", CPUs: 16, MemoryBytes: 64 << 30},
+			{ID: machineID("lab", "silent"), Name: "silent", VM: vmID("lab", "vm-1")},
+		},
 		Samples: []inventory.SampleSet{
 			{ID: datastoreID("lab", "datastore-1"), At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.DatastoreFree, Value: 1 << 40}}},
 			{ID: serviceID("lab", "1"), At: epoch.UnixMilli(), Values: []inventory.Value{{Metric: inventory.ServiceLatency, Value: 0.25}}},
+			{ID: machineID("lab", "db"), At: epoch.UnixMilli(), Values: []inventory.Value{
+				{Metric: inventory.MachineCPUUsageRatio, Value: 0.25}, {Metric: inventory.MachineDiskRead, Value: 1 << 40},
+			}},
 			{ID: vmID("lab", "vm-1"), At: epoch.UnixMilli(), Values: []inventory.Value{
 				{Metric: inventory.VMCPUUsage, Value: 3.1e9},
 				{Metric: inventory.VMCPUContention, Value: 0.0421},
@@ -253,6 +264,7 @@ func TestEveryNameIsShownAndNoneTwice(t *testing.T) {
 	var sets []inventory.SampleSet
 	for _, id := range []inventory.ID{
 		vmID("lab", "vm-3"), hostID("lab", "host-1"), datastoreID("lab", "datastore-1"), serviceID("lab", "1"), clusterID("lab", "domain-c1"),
+		machineID("lab", "db"),
 	} {
 		set := inventory.SampleSet{ID: id, At: epoch.UnixMilli()}
 		for _, m := range inventory.MetricsOf(id.Kind) {

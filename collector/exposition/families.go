@@ -78,6 +78,9 @@ func Families() []Family {
 	for _, f := range serviceFamilies() {
 		out = append(out, f.Family)
 	}
+	for _, f := range machineFamilies() {
+		out = append(out, f.Family)
+	}
 	return out
 }
 
@@ -353,6 +356,34 @@ func listUnreached(r *row[inventory.Datastore], line line) {
 	}
 }
 
+func machineFamilies() []family[inventory.Machine] {
+	fact := func(name, help string, value func(*inventory.Machine) (float64, bool)) family[inventory.Machine] {
+		return family[inventory.Machine]{
+			Family: Family{name, inventory.Gauge, help}, shows: facts,
+			value: func(r *row[inventory.Machine]) (float64, bool) { return value(r.object) },
+		}
+	}
+	return append([]family[inventory.Machine]{
+		info("virt_machine_info", "A physical machine that could become a VM, what it is, and the VM that it is in truth, if one is known.", facts|place,
+			func(b []byte, r *row[inventory.Machine]) []byte {
+				b = label(b, "model", r.object.Model)
+				b = label(b, "os", r.object.OS)
+				b = label(b, "uuid", r.object.UUID)
+				name := ""
+				if r.where.vm != nil {
+					name = r.where.vm.Name
+				}
+				b = label(b, "vm", name)
+				b = label(b, "vm_id", r.object.VM.Ref)
+				return label(b, "vm_source", r.object.VM.Source)
+			}),
+		fact("virt_machine_cpus", "Logical CPUs of the machine.",
+			func(m *inventory.Machine) (float64, bool) { return float64(m.CPUs), m.CPUs > 0 }),
+		fact("virt_machine_memory_capacity_bytes", "Memory of the machine.",
+			func(m *inventory.Machine) (float64, bool) { return m.MemoryBytes, m.MemoryBytes > 0 }),
+	}, measured[inventory.Machine](inventory.KindMachine)...)
+}
+
 func serviceFamilies() []family[inventory.Service] {
 	return append([]family[inventory.Service]{
 		info("virt_service_info", "What runs in a guest or answers from it, and whose guest that is.", facts|place,
@@ -466,6 +497,10 @@ func datastoreIdentity(b []byte, source string, d *inventory.Datastore) []byte {
 
 func serviceIdentity(b []byte, source string, s *inventory.Service) []byte {
 	return identity(b, source, "service", s.Name, "service_id", s.ID.Ref)
+}
+
+func machineIdentity(b []byte, source string, m *inventory.Machine) []byte {
+	return identity(b, source, "machine", m.Name, "machine_id", m.ID.Ref)
 }
 
 func identity(b []byte, source, nameLabel, name, refLabel, ref string) []byte {

@@ -17,6 +17,7 @@ type fleet struct {
 	vms        []family[inventory.VM]
 	datastores []family[inventory.Datastore]
 	services   []family[inventory.Service]
+	machines   []family[inventory.Machine]
 	headers    map[string][2]*block // by family; classic text and OpenMetrics
 
 	order []*source
@@ -34,6 +35,7 @@ type source struct {
 	vms        table[inventory.VM]
 	datastores table[inventory.Datastore]
 	services   table[inventory.Service]
+	machines   table[inventory.Machine]
 	onHost     map[inventory.ID]int // VMs by host, without templates
 	inPool     map[inventory.ID]int // and by resource pool
 	names      *hostNames
@@ -46,7 +48,7 @@ func newFleet(log *slog.Logger) *fleet {
 	f := &fleet{
 		log:     log,
 		sources: sourceFamilies(), clusters: clusterFamilies(), pools: poolFamilies(), hosts: hostFamilies(), vms: vmFamilies(),
-		datastores: datastoreFamilies(), services: serviceFamilies(),
+		datastores: datastoreFamilies(), services: serviceFamilies(), machines: machineFamilies(),
 		headers: map[string][2]*block{}, known: map[string]*source{}, state: map[string]*block{},
 	}
 	for _, family := range Families() {
@@ -70,6 +72,7 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 				vms:        newTable(state.Name, f.vms, vmIdentity),
 				datastores: newTable(state.Name, f.datastores, datastoreIdentity),
 				services:   newTable(state.Name, f.services, serviceIdentity),
+				machines:   newTable(state.Name, f.machines, machineIdentity),
 			}
 			f.known[state.Name] = src
 		}
@@ -86,10 +89,12 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 }
 
 // update renders a source's changed objects. A host's lines show its cluster and count its VMs, a resource pool's its parent and
-// cluster and count its VMs, a VM's its host, cluster and pool, a datastore's its hosts, a service's its VM, which is of another source.
+// cluster and count its VMs, a VM's its host, cluster and pool, a datastore's its hosts, a service's and a machine's its VM, which is of
+// another source.
 func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
-	datastores, services, pools := snap.DatastoreTable(name), snap.ServiceTable(name), snap.ResourcePoolTable(name)
+	datastores, services := snap.DatastoreTable(name), snap.ServiceTable(name)
+	pools, machines := snap.ResourcePoolTable(name), snap.MachineTable(name)
 	hosted := !same(hosts.Facts, s.hosts.last.Facts)
 	moved := !same(vms.Facts, s.vms.last.Facts)
 	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts) || !same(pools.Facts, s.pools.last.Facts)
@@ -99,10 +104,12 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	}
 	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) ||
 		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) ||
-		!same(services.Facts, s.services.last.Facts) || !same(services.Samples, s.services.last.Samples) {
+		!same(services.Facts, s.services.last.Facts) || !same(services.Samples, s.services.last.Samples) ||
+		!same(machines.Facts, s.machines.last.Facts) || !same(machines.Samples, s.machines.last.Samples) {
 		s.tally = tally{
 			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts), datastores: count(datastores.Facts),
-			services: count(services.Facts), pools: count(pools.Facts),
+			services: count(services.Facts), pools: count(pools.Facts), machines: count(machines.Facts),
+			staleMachines:   stale(machines, func(*inventory.Machine) bool { return true }),
 			staleServices:   stale(services, func(*inventory.Service) bool { return true }),
 			staleDatastores: stale(datastores, func(d *inventory.Datastore) bool { return d.Accessible }),
 			staleHosts:      stale(hosts, func(h *inventory.Host) bool { return h.Power == inventory.PowerOn }),
@@ -116,6 +123,10 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	s.datastores.update(datastores, func(*inventory.Datastore) where { return where{hosts: s.names} }, f)
 	s.services.update(services, func(svc *inventory.Service) where {
 		vm, _ := snap.VM(svc.VM)
+		return where{vm: vm.VM}
+	}, f)
+	s.machines.update(machines, func(m *inventory.Machine) where {
+		vm, _ := snap.VM(m.VM)
 		return where{vm: vm.VM}
 	}, f)
 	if !placed {
@@ -218,6 +229,12 @@ func (f *fleet) blocks(openMetrics bool) []*block {
 	for i, family := range f.services {
 		for j, src := range f.order {
 			lines[j] = &src.services.blocks[i]
+		}
+		add(family.Name, lines...)
+	}
+	for i, family := range f.machines {
+		for j, src := range f.order {
+			lines[j] = &src.machines.blocks[i]
 		}
 		add(family.Name, lines...)
 	}

@@ -9,7 +9,7 @@ func sourceFamilies() []Family {
 		{"protip_source_synced", inventory.Gauge, "Whether the source has listed everything at least once (1) or not (0): before, nothing is decided by it."},
 		{"protip_source_last_success_timestamp_seconds", inventory.Gauge, "When the source last told anything, in Unix time."},
 		{"protip_source_objects", inventory.Gauge, "Objects known of the source."},
-		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs, accessible datastores and services of which a sample grew too old and is no longer shown."},
+		{"protip_source_stale_objects", inventory.Gauge, "Powered-on hosts and VMs, accessible datastores, services and machines of which a sample grew too old and is no longer shown."},
 		{"protip_source_series", inventory.Gauge, "Series of the fleet that are shown of the source."},
 		{"protip_source_series_withheld", inventory.Gauge, "Series that are not shown because the source has more than its budget."},
 		{"protip_source_series_limit", inventory.Gauge, "The source's budget of series, if it has one."},
@@ -18,8 +18,8 @@ func sourceFamilies() []Family {
 
 // tally is what a source has, counted again only when it changes.
 type tally struct {
-	clusters, hosts, vms, datastores, services, pools    int
-	staleHosts, staleVMs, staleDatastores, staleServices int
+	clusters, hosts, vms, datastores, services, pools, machines         int
+	staleHosts, staleVMs, staleDatastores, staleServices, staleMachines int
 }
 
 // appendSources appends one of the sources' families. What a source that was never synced has is not known, and not none.
@@ -53,6 +53,7 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindDatastore.String(), float64(has.datastores))
 				line(inventory.KindService.String(), float64(has.services))
 				line(inventory.KindResourcePool.String(), float64(has.pools))
+				line(inventory.KindMachine.String(), float64(has.machines))
 			}
 		case "protip_source_series":
 			line("", float64(tallies[src.Name].budget.shown))
@@ -68,6 +69,7 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindVM.String(), float64(has.staleVMs))
 				line(inventory.KindDatastore.String(), float64(has.staleDatastores))
 				line(inventory.KindService.String(), float64(has.staleServices))
+				line(inventory.KindMachine.String(), float64(has.staleMachines))
 			}
 		}
 	}

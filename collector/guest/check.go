@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/protip/protip/collector"
 	"github.com/protip/protip/internal/inventory"
 )
 
-// Check asks every target and probe once and says who answered and whose guests they are.
+// Check asks every target and probe once and says who answered and whose guests they are, or what machines.
 func Check(ctx context.Context, opts Options) (collector.Report, error) {
 	opts.Observer = silent{}
 	s, err := New(opts)
@@ -36,6 +37,9 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 	}
 	asking.Wait()
 	r := collector.Report{Product: "guests", Lacks: []collector.Privilege{}}
+	if opts.Machines {
+		r.Product = "machines"
+	}
 	vms, answered := map[inventory.ID]bool{}, 0
 	for i, subj := range s.subjects {
 		if failed[i] == nil {
@@ -44,7 +48,7 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 		if !subj.joined.vm.IsZero() {
 			vms[subj.joined.vm] = true
 		}
-		r.Notes = append(r.Notes, fmt.Sprintf("%s %s: %s; %s", subj.kind, subj.name, outcome(failed[i], len(found[i].Services)), s.index.words(subj)))
+		r.Notes = append(r.Notes, fmt.Sprintf("%s %s: %s; %s", subj.kind, subj.name, subj.outcome(failed[i], len(found[i].Services)), s.index.words(subj)))
 	}
 	r.VMs = len(vms)
 	r.Notes = append(r.Notes, fmt.Sprintf("%d of %d targets and probes answer", answered, len(s.subjects)))
@@ -54,9 +58,18 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 	return r, nil
 }
 
-func outcome(err error, services int) string {
+func (s *subject) outcome(err error, services int) string {
 	if err != nil {
 		return err.Error()
+	}
+	if m := s.machine; m != nil {
+		told := []string{"answers"}
+		for _, s := range []string{m.Model, m.OS} {
+			if s != "" {
+				told = append(told, s)
+			}
+		}
+		return fmt.Sprintf("%s, %d CPUs, %.1f GiB", strings.Join(told, ", "), m.CPUs, m.MemoryBytes/(1<<30))
 	}
 	if services == 1 {
 		return "answers, 1 service"
@@ -67,6 +80,8 @@ func outcome(err error, services int) string {
 // words say whose guest a subject is, and what to do if nobody knows.
 func (x *indexer) words(s *subject) string {
 	switch {
+	case s.machine != nil && s.machine.VM.IsZero():
+		return "no VM is known that it would be"
 	case s.joined.err != nil:
 		return s.joined.err.Error()
 	case !s.joined.vm.IsZero():

@@ -125,7 +125,7 @@ func newIndex(snap *inventory.Snapshot) *index {
 // vmsOf are the sources that have VMs, and the VMs.
 func vmsOf(snap *inventory.Snapshot) (sources []inventory.Source, facts [][]*inventory.VM) {
 	for _, src := range snap.Sources() {
-		if src.Platform != Platform {
+		if src.Platform != Platform && src.Platform != MachinesPlatform {
 			sources = append(sources, src)
 			facts = append(facts, snap.VMTable(src.Name).Facts)
 		}

@@ -259,10 +259,11 @@ func (m *mapping) service(metric *dto.Metric) (string, bool) {
 	return strings.Join(parts, "/"), true
 }
 
-// past is what the totals of histograms and summaries were at the look before.
+// past is what counters were at the look before: the totals of histograms and summaries, and those of a machine.
 type past struct {
-	totals map[pastKey]totals
-	at     time.Time
+	totals  map[pastKey]totals
+	machine machinePast
+	at      time.Time
 }
 
 type pastKey struct {
@@ -279,7 +280,7 @@ type totals struct {
 // forget drops what was seen longer ago than that: a mean over an outage is not of now.
 func (p *past) forget(now time.Time, after time.Duration) {
 	if now.Sub(p.at) > after {
-		p.totals = nil
+		p.totals, p.machine.cpu = nil, nil
 	}
 	p.at = now
 }

@@ -14,7 +14,6 @@ import (
 // TestNodeExporter joins a guest by what Debian's own node_exporter tells of it: DMI UUID, then MAC addresses alone.
 func TestNodeExporter(t *testing.T) {
 	const mac = "00:50:56:aa:bb:01"
-	program := prom.Tool(t, "prometheus-node-exporter")
 	sys, texts := t.TempDir(), t.TempDir()
 	write := func(path, text string) {
 		t.Helper()
@@ -31,22 +30,8 @@ func TestNodeExporter(t *testing.T) {
 		write(filepath.Join(sys, "class/net/eth0", name), text+"\n")
 	}
 	write(filepath.Join(texts, "app.prom"), "# TYPE app_latency_seconds gauge\napp_latency_seconds 0.2\n")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	serve := func() (stop func()) {
-		cmd := exec.Command(program, "--web.listen-address="+address, "--path.sysfs="+sys, "--collector.disable-defaults",
-			"--collector.dmi", "--collector.netclass", "--collector.uname", "--collector.textfile", "--collector.textfile.directory="+texts)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	}
-	stop := serve()
-	t.Cleanup(func() { stop() })
+	address, restart := nodeExporter(t, "--path.sysfs="+sys, "--collector.disable-defaults",
+		"--collector.dmi", "--collector.netclass", "--collector.uname", "--collector.textfile", "--collector.textfile.directory="+texts)
 
 	l := start(t, Options{
 		Targets:  []Target{{Name: "web", URL: "http://" + address + "/metrics"}},
@@ -59,10 +44,31 @@ func TestNodeExporter(t *testing.T) {
 	l.await("web/metric/app", "unknown in vm-1 with latency")
 
 	// It is started again as a user who may not read the UUID.
-	stop()
 	if err := os.Remove(uuidFile); err != nil {
 		t.Fatal(err)
 	}
-	stop = serve()
+	restart()
 	l.await("web/metric/app", "unknown in vm-2 with latency")
+}
+
+// nodeExporter runs Debian's node_exporter, and starts it again at the same address.
+func nodeExporter(t *testing.T, args ...string) (address string, restart func()) {
+	t.Helper()
+	program := prom.Tool(t, "prometheus-node-exporter")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = listener.Addr().String()
+	listener.Close()
+	serve := func() (stop func()) {
+		cmd := exec.Command(program, append([]string{"--web.listen-address=" + address}, args...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+	}
+	stop := serve()
+	t.Cleanup(func() { stop() })
+	return address, func() { stop(); stop = serve() }
 }

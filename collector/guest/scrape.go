@@ -34,7 +34,7 @@ const (
 var (
 	errBody   = fmt.Errorf("the answer is larger than %d MiB", maxBody>>20)
 	errLine   = fmt.Errorf("a line is longer than %d KiB", maxLine>>10)
-	errSeries = fmt.Errorf("more than %d series, or %d MiB of them, belong to services", maxSeries, maxKept>>20)
+	errSeries = fmt.Errorf("more than %d series, or %d MiB of them, belong to what is asked for", maxSeries, maxKept>>20)
 )
 
 // scraper reads targets. It is used by many goroutines.
@@ -46,7 +46,7 @@ type scraper struct {
 }
 
 // newScraper follows no redirect: credentials go to the address that the configuration names, and nowhere else.
-func newScraper(cfg promconfig.HTTPClientConfig, mappings []mapping) (*scraper, error) {
+func newScraper(cfg promconfig.HTTPClientConfig, mappings []mapping, machines bool) (*scraper, error) {
 	cfg.FollowRedirects = false
 	client, err := promconfig.NewClientFromConfig(cfg, "guest", promconfig.WithUserAgent("protip"), promconfig.WithHTTP2Disabled())
 	if err != nil {
@@ -55,6 +55,11 @@ func newScraper(cfg promconfig.HTTPClientConfig, mappings []mapping) (*scraper, 
 	s := &scraper{client: client, mappings: mappings, wanted: map[string]bool{}, parse: make(chan struct{}, parsing)}
 	for _, name := range evidenceFamilies {
 		s.wanted[name] = true
+	}
+	if machines {
+		for _, name := range machineSeries {
+			s.wanted[name] = true
+		}
 	}
 	for i := range mappings {
 		for _, name := range mappings[i].series() {
@@ -66,6 +71,11 @@ func newScraper(cfg promconfig.HTTPClientConfig, mappings []mapping) (*scraper, 
 
 // scrape asks a target once.
 func (s *scraper) scrape(ctx context.Context, target string, past *past) answer {
+	return s.get(ctx, target, func(families map[string]*dto.MetricFamily) answer { return read(s.mappings, families, past) })
+}
+
+// get asks a target once for what is wanted, and makes an answer of it that also tells which machine it came from.
+func (s *scraper) get(ctx context.Context, target string, read func(map[string]*dto.MetricFamily) answer) answer {
 	text, from, err := s.fetch(ctx, target)
 	if err != nil {
 		return answer{err: explain(err)}
@@ -76,7 +86,7 @@ func (s *scraper) scrape(ctx context.Context, target string, past *past) answer 
 	if err != nil {
 		return answer{err: err}
 	}
-	ans := read(s.mappings, families, past)
+	ans := read(families)
 	ans.evidence = evidenceOf(families)
 	ans.evidence.addr = from
 	return ans

@@ -1,4 +1,5 @@
-// Package guest watches what runs inside guests: it scrapes their own exporters, probes services, and finds out whose guest they are.
+// Package guest watches what runs inside guests: it scrapes their own exporters, probes services, and finds out whose guest they are. It
+// watches machines that are no guests yet in the same way.
 // It promises that a slow or hostile target costs only its own services, and that no VM is guessed: see DESIGN.md.
 // It must not import rules, remediation, store, web, app or a platform.
 package guest
@@ -52,6 +53,7 @@ type Options struct {
 	Targets  []Target
 	Probes   []Probe
 	Services []Mapping
+	Machines bool                        // the targets are of physical machines: each makes one, and no services
 	HTTP     promconfig.HTTPClientConfig // for targets; probes share its TLS settings, and are sent no credentials
 	Interval time.Duration               // between looks at each target; default 20 s
 	Timeout  time.Duration               // of one look, in real time; default 5 s
@@ -101,7 +103,7 @@ func (s *Source) addSubjects() error {
 	if err != nil {
 		return err
 	}
-	scraper, err := newScraper(s.opts.HTTP, mappings)
+	scraper, err := newScraper(s.opts.HTTP, mappings, s.opts.Machines)
 	if err != nil {
 		return err
 	}
@@ -117,9 +119,14 @@ func (s *Source) addSubjects() error {
 			}
 			t.Name = u.Host
 		}
+		ask, machine := scraper.scrape, (*inventory.Machine)(nil)
+		if s.opts.Machines {
+			ask = scraper.machine
+			machine = &inventory.Machine{ID: inventory.ID{Source: s.opts.Name, Kind: inventory.KindMachine, Ref: t.Name}, Name: t.Name}
+		}
 		s.subjects = append(s.subjects, &subject{
-			source: s.opts.Name, name: t.Name, explicit: t.VM, kind: "target", known: map[string]entry{},
-			ask: func(ctx context.Context, past *past) answer { return scraper.scrape(ctx, t.URL, past) },
+			source: s.opts.Name, name: t.Name, explicit: t.VM, kind: "target", known: map[string]entry{}, machine: machine,
+			ask: func(ctx context.Context, past *past) answer { return ask(ctx, t.URL, past) },
 		})
 	}
 	for _, p := range s.opts.Probes {
@@ -175,6 +182,9 @@ func (s *Source) begin() inventory.Delta {
 			e.service.State = ""
 			subj.known[ref] = e
 			d.Services = append(d.Services, e.service)
+		}
+		if subj.machine != nil {
+			d.Machines = append(d.Machines, *subj.machine)
 		}
 	}
 	return d
@@ -266,7 +276,8 @@ type subject struct {
 	kind     string // target | probe
 	ask      func(context.Context, *past) answer
 
-	known    map[string]entry // by ref
+	known    map[string]entry   // by ref
+	machine  *inventory.Machine // that it is; nil if it tells of services
 	past     past
 	evidence evidence // of the last answer
 	joined   joined
@@ -282,7 +293,9 @@ type entry struct {
 // answer is what one look found.
 type answer struct {
 	readings []reading
-	exposed  []bool // by mapping: whether the answer had its series at all
+	exposed  []bool             // by mapping: whether the answer had its series at all
+	machine  *inventory.Machine // without its name, and what was measured of it
+	values   []inventory.Value
 	evidence evidence
 	dropped  int
 	err      error
@@ -294,6 +307,9 @@ type answer struct {
 // old. So does a service whose exporter answers without the whole family that told of it. One that is not in a family that is
 // there is gone. A probe that is not answered is an answer: its reading says failed.
 func (s *subject) take(ans answer, now time.Time) inventory.Delta {
+	if s.machine != nil {
+		return s.tell(ans, now.UnixMilli())
+	}
 	d := inventory.Delta{Source: s.source}
 	next := map[string]entry{}
 	for _, r := range ans.readings {

@@ -128,7 +128,7 @@ func (a *App) prometheusAPI() http.Handler {
 		return nil
 	}
 	units := map[string]string{}
-	for _, kind := range []inventory.Kind{inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService} {
+	for _, kind := range []inventory.Kind{inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService, inventory.KindMachine} {
 		for _, m := range inventory.MetricsOf(kind) {
 			units[m.String()] = m.Desc().Unit
 		}

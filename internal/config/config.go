@@ -64,10 +64,10 @@ type Config struct {
 	at   map[string]position
 }
 
-// Source is one vCenter, or a list of guests (further platforms to come).
+// Source is one vCenter or cluster, or a list of hosts, guests or machines.
 type Source struct {
 	Name       string `yaml:"name"`          // [a-zA-Z0-9][a-zA-Z0-9_.-]*; part of every object's identity
-	Type       string `yaml:"type"`          // vsphere | guest
+	Type       string `yaml:"type"`          // vsphere, hyperv, virtualserver, libvirt, guest or machines
 	URL        string `yaml:"url,omitempty"` // https; http only to a loopback address
 	Credential `yaml:",inline"`
 	TLS        promconfig.TLSConfig `yaml:"tls_config,omitempty"`
@@ -81,7 +81,7 @@ type Source struct {
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
 	TagCategories []string `yaml:"tag_categories,omitempty"`
-	// What follows is of type guest.
+	// What follows is of types guest and machines; probes and services of guest.
 	Timeout         time.Duration `yaml:"timeout,omitempty"` // of a target or probe; default 5s
 	BearerTokenFile string        `yaml:"bearer_token_file,omitempty"`
 	Targets         []Target      `yaml:"targets,omitempty"`
@@ -280,7 +280,7 @@ func (c *Config) fill() {
 		switch c.Sources[i].Type {
 		case VSphere:
 			setDefault(c, key("sources", i, "perf_batch"), &c.Sources[i].PerfBatch, DefaultPerfBatch)
-		case Guest:
+		case Guest, Machines:
 			setDefault(c, key("sources", i, "timeout"), &c.Sources[i].Timeout, min(DefaultTimeout, c.Sources[i].Interval/2))
 		}
 	}

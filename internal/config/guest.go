@@ -14,6 +14,9 @@ import (
 // Guest is the type of a source that is a list of targets in guests.
 const Guest = "guest"
 
+// Machines is the type of a source that is a list of physical machines.
+const Machines = "machines"
+
 // DefaultTimeout is how long a target or a probe may take to answer.
 const DefaultTimeout = 5 * time.Second
 
@@ -78,17 +81,7 @@ func (v *validator) guest(i int, at func(string) string) {
 	if len(src.Targets) == 0 && len(src.Probes) == 0 && !v.reported(at("targets")) && !v.reported(at("probes")) {
 		v.bad(at("targets"), fmt.Sprintf("source %s has neither targets nor probes", quote(src.Name)), "list what tells of guests under targets, each with its url")
 	}
-	if n := max(len(src.Targets), len(src.Probes)); n > maxTargets {
-		v.bad(at("targets"), fmt.Sprintf("more than %d targets or probes in one source", maxTargets), "split them over several sources")
-	}
-	if src.Timeout >= src.Interval && !v.reported(at("timeout")) {
-		v.bad(at("timeout"), fmt.Sprintf("%s is %s, and %s %s", at("timeout"), src.Timeout, at("interval"), src.Interval), "write less than the interval")
-	}
-	v.guestCredential(at, src)
-	first := map[string]string{}
-	for j := range src.Targets {
-		v.target(fmt.Sprintf("%s[%d]", at("targets"), j), src, &src.Targets[j], first)
-	}
+	first := v.targets(at, src)
 	for j := range src.Probes {
 		v.probe(fmt.Sprintf("%s[%d]", at("probes"), j), &src.Probes[j], first)
 	}
@@ -101,6 +94,35 @@ func (v *validator) guest(i int, at func(string) string) {
 	if len(src.Targets) > 0 && len(src.Services) == 0 && !v.reported(at("services")) {
 		v.bad(at("services"), at("services")+" is missing", "say which series of the targets are services, as {type: systemd, names: [nginx.service]}")
 	}
+}
+
+func (v *validator) machines(i int, at func(string) string) {
+	src := &v.cfg.Sources[i]
+	if len(src.Targets) == 0 && !v.reported(at("targets")) {
+		v.bad(at("targets"), fmt.Sprintf("source %s has no targets", quote(src.Name)), "list the machines' exporters under targets, each with its url, as http://10.0.0.5:9100/metrics")
+	}
+	v.targets(at, src)
+	for j, t := range src.Targets {
+		if at := fmt.Sprintf("%s[%d].vm", at("targets"), j); t.VM != "" && !v.reported(at) {
+			v.bad(at, at+" says nothing to a source of type machines", "remove it: a VM is no physical machine")
+		}
+	}
+}
+
+// targets checks what is asked, and as whom. It gives the names that are taken.
+func (v *validator) targets(at func(string) string, src *Source) map[string]string {
+	if n := max(len(src.Targets), len(src.Probes)); n > maxTargets {
+		v.bad(at("targets"), fmt.Sprintf("more than %d targets or probes in one source", maxTargets), "split them over several sources")
+	}
+	if src.Timeout >= src.Interval && !v.reported(at("timeout")) {
+		v.bad(at("timeout"), fmt.Sprintf("%s is %s, and %s %s", at("timeout"), src.Timeout, at("interval"), src.Interval), "write less than the interval")
+	}
+	v.guestCredential(at, src)
+	first := map[string]string{}
+	for j := range src.Targets {
+		v.target(fmt.Sprintf("%s[%d]", at("targets"), j), src, &src.Targets[j], first)
+	}
+	return first
 }
 
 // guestCredential is for targets that ask who is there; most ask nobody.
@@ -191,7 +213,7 @@ func (v *validator) inSource(at, vm string) {
 	}
 	v.knownSource(at, source)
 	for _, src := range v.cfg.Sources {
-		if src.Name == source && src.Type == Guest {
+		if src.Name == source && (src.Type == Guest || src.Type == Machines) {
 			v.bad(at, fmt.Sprintf("%s: source %s has no VMs", at, quote(source)), "name the source that the VM is of")
 		}
 	}

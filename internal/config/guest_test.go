@@ -59,6 +59,18 @@ func TestGuests(t *testing.T) {
 	}
 }
 
+func TestMachines(t *testing.T) {
+	cfg, err := parse(folder(t), `sources:
+  - {name: racks, type: machines, interval: 1m, bearer_token_file: password, tls_config: {ca_file: password}, targets: [{url: "https://db1:9100/metrics"}, {url: "https://erp:9182/metrics", name: erp}]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if src := cfg.Sources[0]; src.Timeout != DefaultTimeout || len(src.Targets) != 2 || src.Targets[0].DisplayName() != "db1:9100" {
+		t.Errorf("%+v", src)
+	}
+}
+
 // TestGuestErrors holds every message against a golden file.
 func TestGuestErrors(t *testing.T) {
 	dir := folder(t)
@@ -99,6 +111,19 @@ func TestGuestErrors(t *testing.T) {
       - {type: metric, metric: a, name: x, latency: mean, quantile: 0.5, scale: -1}
       - {type: metric, metric: a, labels: [b-c], match: {d-e: x}, running: true}
 `,
+		"machines": strings.Replace(head, "type: guest", "type: machines", 1) + `    probes: [{name: a, tcp: "x:1"}]
+    services: [{type: systemd, names: [a]}]
+    username: u
+    password_file: password
+    interval: 1m
+    timeout: 2m
+    targets:
+      - {url: "https://a:9100/metrics"}
+      - {url: "https://a:9100/other"}
+      - {url: "http://b:9100/metrics"}
+      - {url: "https://c:9100/metrics", vm: lab/web}
+`,
+		"machines nothing": strings.Replace(head, "type: guest", "type: machines", 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(dir, text)

@@ -21,7 +21,7 @@ var (
 )
 
 var (
-	sourceTypes = []string{VSphere, HyperV, VirtualServer, Guest, Libvirt}
+	sourceTypes = []string{VSphere, HyperV, VirtualServer, Guest, Machines, Libvirt}
 	modes       = []string{ModeOff, ModeManual}
 	groups      = []string{"cpu", "datastore", "disk", "heartbeat", "memory", "network", "service", "uptime"}
 )
@@ -98,6 +98,8 @@ func (v *validator) sources() {
 			v.vsphere(i, at)
 		case Guest:
 			v.guest(i, at)
+		case Machines:
+			v.machines(i, at)
 		case HyperV, VirtualServer:
 			v.windows(i, at)
 		case Libvirt:
@@ -127,9 +129,9 @@ var keysOf = map[string][]string{
 	"tag_categories":      {VSphere},
 	"extension":           {VSphere},
 	"acting":              {VSphere, HyperV, Libvirt},
-	"timeout":             {Guest},
-	"bearer_token_file":   {Guest},
-	"targets":             {Guest},
+	"timeout":             {Guest, Machines},
+	"bearer_token_file":   {Guest, Machines},
+	"targets":             {Guest, Machines},
 	"probes":              {Guest},
 	"services":            {Guest},
 	"hosts":               {HyperV, VirtualServer, Libvirt},

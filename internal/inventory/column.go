@@ -207,6 +207,8 @@ func nameOf(obj any) string {
 		return o.Name
 	case *ResourcePool:
 		return o.Name
+	case *Machine:
+		return o.Name
 	}
 	return ""
 }

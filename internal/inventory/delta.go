@@ -17,6 +17,7 @@ type Delta struct {
 	Datastores []Datastore
 	Services   []Service
 	Pools      []ResourcePool
+	Machines   []Machine
 	Removed    []ID
 
 	Samples []SampleSet

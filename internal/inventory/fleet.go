@@ -57,6 +57,7 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		gone = append(gone, e.datastores.unseen(d.Source, KindDatastore, seen)...)
 		gone = append(gone, e.services.unseen(d.Source, KindService, seen)...)
 		gone = append(gone, e.pools.unseen(d.Source, KindResourcePool, seen)...)
+		gone = append(gone, e.machines.unseen(d.Source, KindMachine, seen)...)
 		delete(f.seen, d.Source)
 	}
 	for _, id := range gone {
@@ -152,6 +153,9 @@ func (d *Delta) store(e *edited, seen map[ID]bool) []Change {
 	for i := range d.Pools {
 		note(d.Pools[i].ID, e.pools.put(d.Pools[i].ID, &d.Pools[i]))
 	}
+	for i := range d.Machines {
+		note(d.Machines[i].ID, e.machines.put(d.Machines[i].ID, &d.Machines[i]))
+	}
 	return changes
 }
 
@@ -193,6 +197,11 @@ func (d *Delta) check() error {
 			return err
 		}
 	}
+	for i := range d.Machines {
+		if err := want(d.Machines[i].ID, KindMachine); err != nil {
+			return err
+		}
+	}
 	for i := range d.Samples {
 		if err := want(d.Samples[i].ID, d.Samples[i].ID.Kind); err != nil {
 			return err
@@ -214,15 +223,16 @@ type edited struct {
 	datastores *editor[Datastore]
 	services   *editor[Service]
 	pools      *editor[ResourcePool]
+	machines   *editor[Machine]
 }
 
 func (v *view) edit() *edited {
-	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services), edit(v.pools)}
+	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services), edit(v.pools), edit(v.machines)}
 }
 
 // done is the changed view, of a source in that state.
 func (e *edited) done(src Source) *view {
-	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done(), e.pools.done()}
+	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done(), e.pools.done(), e.machines.done()}
 }
 
 // drop takes an object out and returns the change, nil if it was not known.
@@ -240,6 +250,8 @@ func (e *edited) drop(id ID) *Change {
 		return e.services.drop(id)
 	case KindResourcePool:
 		return e.pools.drop(id)
+	case KindMachine:
+		return e.machines.drop(id)
 	}
 	return nil
 }
@@ -256,6 +268,8 @@ func (e *edited) sample(set *SampleSet) {
 		e.datastores.sample(set)
 	case KindService:
 		e.services.sample(set)
+	case KindMachine:
+		e.machines.sample(set)
 	}
 }
 
@@ -264,7 +278,7 @@ func (e *edited) expire(oldest *[metricCount]int64) bool {
 	hit := false
 	for _, h := range []bool{
 		e.clusters.expire(ClusterCPUUsage, oldest), e.hosts.expire(HostCPUUsage, oldest), e.vms.expire(VMCPUUsage, oldest),
-		e.datastores.expire(DatastoreFree, oldest), e.services.expire(ServiceLatency, oldest),
+		e.datastores.expire(DatastoreFree, oldest), e.services.expire(ServiceLatency, oldest), e.machines.expire(MachineCPUUsageRatio, oldest),
 	} {
 		hit = hit || h
 	}

@@ -79,6 +79,13 @@ const (
 	ClusterCPUUsage
 	ClusterMemoryUsage
 
+	MachineCPUUsageRatio
+	MachineMemoryUsage
+	MachineDiskRead
+	MachineDiskWrite
+	MachineNetworkReceive
+	MachineNetworkTransmit
+
 	metricCount
 )
 
@@ -183,6 +190,13 @@ var catalogue = [...]Desc{
 
 	ClusterCPUUsage:    {"virt_cluster_cpu_usage_hertz", KindCluster, Gauge, "hertz", "CPU used in the cluster, over five minutes."},
 	ClusterMemoryUsage: {"virt_cluster_memory_usage_bytes", KindCluster, Gauge, "bytes", "Host memory used in the cluster, over five minutes."},
+
+	MachineCPUUsageRatio:   {"virt_machine_cpu_usage_ratio", KindMachine, Gauge, "ratio", "CPU used on the machine, over all of its logical CPUs."},
+	MachineMemoryUsage:     {"virt_machine_memory_usage_bytes", KindMachine, Gauge, "bytes", "Memory of the machine that could not be given to others without swapping."},
+	MachineDiskRead:        {"virt_machine_disk_read_bytes_total", KindMachine, Counter, "bytes", "Bytes read from the machine's disks."},
+	MachineDiskWrite:       {"virt_machine_disk_write_bytes_total", KindMachine, Counter, "bytes", "Bytes written to the machine's disks."},
+	MachineNetworkReceive:  {"virt_machine_network_receive_bytes_total", KindMachine, Counter, "bytes", "Bytes received by the machine's network adapters."},
+	MachineNetworkTransmit: {"virt_machine_network_transmit_bytes_total", KindMachine, Counter, "bytes", "Bytes sent by the machine's network adapters."},
 }
 
 // span is the range [first, end) of a kind's metrics.
@@ -197,7 +211,9 @@ func span(k Kind) (first, end Metric) {
 	case KindService:
 		return ServiceLatency, ClusterCPUUsage
 	case KindCluster:
-		return ClusterCPUUsage, metricCount
+		return ClusterCPUUsage, MachineCPUUsageRatio
+	case KindMachine:
+		return MachineCPUUsageRatio, metricCount
 	}
 	return 0, 0
 }

@@ -16,13 +16,15 @@ const (
 	KindDatastore
 	KindService
 	KindResourcePool
+	KindMachine
 )
 
 var kindNames = [...]string{
 	KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore", KindService: "service", KindResourcePool: "resource_pool",
+	KindMachine: "machine",
 }
 
-// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service, resource_pool.
+// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service, resource_pool, machine.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
@@ -37,7 +39,7 @@ func ParseKind(s string) (Kind, error) {
 			return Kind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore, service or resource_pool", s)
+	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore, service, resource_pool or machine", s)
 }
 
 // ID names one object for its whole life, through renames and migrations. Source is the configured name of the vCenter,
@@ -276,6 +278,19 @@ const (
 	ServiceStopped ServiceState = "stopped" // as somebody wants it
 	ServiceFailed  ServiceState = "failed"  // it should run and does not, or does not answer
 )
+
+// Machine is a physical machine that could become a VM, as its own exporter shows it. It is no host: nothing is placed on it, and no rule
+// or reserve counts it.
+type Machine struct {
+	ID          ID
+	Name        string
+	UUID        string  // by its firmware; empty if not told
+	Model       string  // vendor and product by its firmware; empty if not told
+	OS          string  // operating system; empty if not told
+	CPUs        int     // logical ones, as its operating system counts them; 0 if not told
+	MemoryBytes float64 // 0 if not told
+	VM          ID      // that it is in truth, by UUID or MAC address; zero if none is known
+}
 
 // Label is a name that the configuration gave and a value that a person wrote.
 type Label struct {

@@ -34,6 +34,7 @@ type view struct {
 	datastores column[Datastore]
 	services   column[Service]
 	pools      column[ResourcePool]
+	machines   column[Machine]
 }
 
 // Table is the raw form of a kind's objects, for readers that keep something per object: Facts[i] and Samples[i] belong
@@ -71,7 +72,7 @@ type DatastoreView struct {
 func newView(src Source) *view {
 	return &view{
 		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](),
-		datastores: newColumn[Datastore](), services: newColumn[Service](), pools: newColumn[ResourcePool](),
+		datastores: newColumn[Datastore](), services: newColumn[Service](), pools: newColumn[ResourcePool](), machines: newColumn[Machine](),
 	}
 }
 
@@ -334,6 +335,15 @@ func (s *Snapshot) ResourcePoolTable(source string) Table[ResourcePool] {
 		return Table[ResourcePool]{}
 	}
 	return Table[ResourcePool]{v.pools.facts, v.pools.samples}
+}
+
+// MachineTable is the raw form of a source's machines.
+func (s *Snapshot) MachineTable(source string) Table[Machine] {
+	v, ok := s.views[source]
+	if !ok {
+		return Table[Machine]{}
+	}
+	return Table[Machine]{v.machines.facts, v.machines.samples}
 }
 
 // ClusterTable is the raw form of a source's clusters.

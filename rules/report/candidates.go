@@ -7,10 +7,8 @@ import (
 	"math"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/rules"
@@ -25,51 +23,21 @@ const (
 	gibibyte   = 1 << 30
 )
 
-// machine is a physical machine, as node_exporter or windows_exporter sees it.
+// machine is what history knows of a physical machine.
 type machine struct {
-	job, instance                    string
-	vendor                           string
-	used, cores, memory, total, flow []float64 // cores; bytes; bytes a second
-	wire                             []float64
-}
-
-// machineQueries ask for all machines of some jobs at once, of either exporter. The inner mean makes one of what two servers scraped.
-func machineQueries(jobs string, window string) map[string]string {
-	job := "job=~" + strconv.Quote(jobs)
-	rate := func(by, series string) string {
-		return fmt.Sprintf("sum by (job, instance) (avg by (job, instance, %s) (rate(%s%s)))", by, series, window)
-	}
-	mean := func(series string) string {
-		return fmt.Sprintf("avg by (job, instance) (avg_over_time(%s{%s}%s))", series, job, window)
-	}
-	return map[string]string{
-		"used": rate("cpu, mode", `node_cpu_seconds_total{`+job+`,mode!~"idle|iowait"}`) + " or " + rate("core, mode", `windows_cpu_time_total{`+job+`,mode!="idle"}`),
-		"cores": `count by (job, instance) (count by (job, instance, cpu) (node_cpu_seconds_total{` + job + `,mode="idle"})) or ` +
-			`count by (job, instance) (count by (job, instance, core) (windows_cpu_time_total{` + job + `,mode="idle"}))`,
-		"total": mean("node_memory_MemTotal_bytes") + " or " + mean("windows_memory_physical_total_bytes") + " or " + mean("windows_cs_physical_memory_bytes"),
-		"memory": mean("node_memory_MemTotal_bytes") + " - " + mean("node_memory_MemAvailable_bytes") +
-			" or " + mean("windows_memory_physical_total_bytes") + " - " + mean("windows_memory_available_bytes") +
-			" or " + mean("windows_cs_physical_memory_bytes") + " - " + mean("windows_os_physical_memory_free_bytes"),
-		"disk": rate("device", "node_disk_read_bytes_total{"+job+"}") + " + " + rate("device", "node_disk_written_bytes_total{"+job+"}") +
-			" or " + rate("volume", "windows_logical_disk_read_bytes_total{"+job+"}") + " + " + rate("volume", "windows_logical_disk_write_bytes_total{"+job+"}"),
-		"network": rate("device", `node_network_receive_bytes_total{`+job+`,device=~"en.*|eth.*"}`) + " + " + rate("device", `node_network_transmit_bytes_total{`+job+`,device=~"en.*|eth.*"}`) +
-			" or " + rate("nic", "windows_net_bytes_total{"+job+"}"),
-		"vendor": "max by (job, instance, system_vendor, product_name) (node_dmi_info{" + job + "})",
-	}
+	id                          inventory.ID
+	name, model, os, uuid       string
+	vm                          string    // that it is in truth, with its source; empty if none is known
+	used, memory, disk, network []float64 // cores; bytes; bytes a second
+	cpus, bytes                 float64   // NaN if not known
 }
 
 // virtual are what a VM's firmware says that it is.
-var virtual = regexp.MustCompile(`(?i)vmware|qemu|kvm|xen|virtualbox|innotek|bochs|virtual machine|amazon ec2|google compute`)
+var virtual = regexp.MustCompile(`(?i)vmware|qemu|kvm|\bxen\b|hvm domu|virtualbox|innotek|bochs|bhyve|parallels|virtual machine|standard pc|amazon ec2|google compute|openstack|ovirt|rhev|nutanix ahv|alibaba cloud|droplet|vserver`)
 
 func reportCandidates(ctx context.Context, r Request, out *Report) error {
-	if r.Machines == nil {
-		r.Machines = r.Past
-	}
-	if _, err := regexp.Compile(r.Jobs); err != nil || r.Jobs == "" {
-		return fmt.Errorf("the jobs of the physical machines are not named by a regular expression: %q", r.Jobs)
-	}
-	if r.Scope.Tag != "" || r.Scope.Host != "" {
-		return fmt.Errorf("candidates are for clusters: take %s out of the scope", r.Scope)
+	if r.Scope.Tag != "" {
+		return errNoTags
 	}
 	half := func(from float64) func(float64) {
 		return func(done float64) {
@@ -78,7 +46,7 @@ func reportCandidates(ctx context.Context, r Request, out *Report) error {
 			}
 		}
 	}
-	machines, err := fetchMachines(ctx, &fetcher{past: r.Machines, r: r.Range, progress: half(0), of: 7}, r.Jobs)
+	machines, err := fetchMachines(ctx, &fetcher{past: r.Past, r: r.Range, progress: half(0), of: 7})
 	if err != nil {
 		return err
 	}
@@ -91,51 +59,61 @@ func reportCandidates(ctx context.Context, r Request, out *Report) error {
 	if err != nil {
 		return err
 	}
+	// A source has machines or hosts: it narrows what it has.
+	of := slices.DeleteFunc(slices.Clone(machines), func(m *machine) bool { return m.id.Source != r.Scope.Source })
+	if len(of) > 0 {
+		machines, r.Scope.Source = of, ""
+	}
 	candidates(r, machines, v, snap, out)
 	return nil
 }
 
-func fetchMachines(ctx context.Context, f *fetcher, jobs string) ([]*machine, error) {
-	found := map[[2]string]*machine{}
-	of := func(l history.Labels) *machine {
-		key := [2]string{l.Get("job"), l.Get("instance")}
-		if found[key] == nil {
-			found[key] = &machine{job: key[0], instance: key[1]}
-		}
-		return found[key]
-	}
-	queries := machineQueries(jobs, window(f.r.Step))
-	for _, q := range []struct {
-		name string
-		to   func(*machine) *[]float64
-	}{
-		{"used", func(m *machine) *[]float64 { return &m.used }},
-		{"cores", func(m *machine) *[]float64 { return &m.cores }},
-		{"total", func(m *machine) *[]float64 { return &m.total }},
-		{"memory", func(m *machine) *[]float64 { return &m.memory }},
-		{"disk", func(m *machine) *[]float64 { return &m.flow }},
-		{"network", func(m *machine) *[]float64 { return &m.wire }},
-	} {
-		rows, err := f.ask(ctx, queries[q.name])
-		if err != nil {
-			return nil, err
-		}
-		for _, row := range rows {
-			*q.to(of(row.labels)) = row.values
-		}
-	}
-	rows, err := f.ask(ctx, queries["vendor"])
+func fetchMachines(ctx context.Context, f *fetcher) ([]*machine, error) {
+	const kind = inventory.KindMachine
+	info, err := f.info(ctx, "virt_machine_info", kind, "machine", "model", "os", "uuid", "vm", "vm_id", "vm_source")
 	if err != nil {
 		return nil, err
 	}
-	for _, row := range rows {
-		of(row.labels).vendor = strings.TrimSpace(row.labels.Get("system_vendor") + " " + row.labels.Get("product_name"))
+	var facts [2]map[inventory.ID]float64
+	for i, name := range []string{"virt_machine_cpus", "virt_machine_memory_capacity_bytes"} {
+		if facts[i], err = f.lastly(ctx, name, kind); err != nil {
+			return nil, err
+		}
 	}
-	out := make([]*machine, 0, len(found))
-	for _, m := range found {
+	rate := func(m inventory.Metric) string {
+		return fmt.Sprintf("avg by (source, machine_id) (rate(%s%s))", m, window(f.r.Step))
+	}
+	var values [4]map[inventory.ID][]float64
+	for i, expr := range []string{
+		measured(inventory.MachineCPUUsageRatio, f.r.Step), measured(inventory.MachineMemoryUsage, f.r.Step),
+		rate(inventory.MachineDiskRead) + " + " + rate(inventory.MachineDiskWrite),
+		rate(inventory.MachineNetworkReceive) + " + " + rate(inventory.MachineNetworkTransmit),
+	} {
+		if values[i], err = f.byObject(ctx, expr, kind); err != nil {
+			return nil, err
+		}
+	}
+	var out []*machine
+	for _, id := range sorted(info) {
+		last := info[id].last()
+		m := &machine{
+			id: id, name: last.Get("machine"), model: last.Get("model"), os: last.Get("os"), uuid: last.Get("uuid"),
+			memory: values[1][id], disk: values[2][id], network: values[3][id], cpus: math.NaN(), bytes: math.NaN(),
+		}
+		if ref := last.Get("vm_id"); ref != "" {
+			m.vm = cmp.Or(last.Get("vm"), ref) + " (" + last.Get("vm_source") + ")"
+		}
+		if v, ok := facts[0][id]; ok {
+			m.cpus = v
+			for _, busy := range values[0][id] {
+				m.used = append(m.used, busy*v)
+			}
+		}
+		if v, ok := facts[1][id]; ok {
+			m.bytes = v
+		}
 		out = append(out, m)
 	}
-	slices.SortFunc(out, func(a, b *machine) int { return cmp.Or(cmp.Compare(a.job, b.job), cmp.Compare(a.instance, b.instance)) })
 	return out, nil
 }
 
@@ -143,13 +121,16 @@ func fetchMachines(ctx context.Context, f *fetcher, jobs string) ([]*machine, er
 func candidates(r Request, machines []*machine, v *vms, snap *inventory.Snapshot, out *Report) {
 	out.Title = "Virtualization candidates"
 	out.Notes = append(out.Notes,
-		fmt.Sprintf("A VM is sized so that what the machine used 95%% of the time is %.0f%% of its vCPUs and %.0f%% of its memory. A core of the machine counts as one of a usual host.", 100*vcpuFill, 100*memoryFill),
+		fmt.Sprintf("A VM is sized so that what the machine used 95%% of the time is %.0f%% of its vCPUs and %.0f%% of its memory. A logical CPU of the machine counts as a core of a usual host.", 100*vcpuFill, 100*memoryFill),
 		"Each machine is rated by itself: two may not both fit on one host. Programs that need hardware of the machine are not seen from here.")
 	d, core := v.demand(), usualCore(v.hosts)
 	cluster := clusterNamed(snap, r.Scope)
 	t := Table{Name: "candidates", Title: "Physical machines", Columns: []Column{
-		{"instance", "MACHINE", Text, Everyone},
-		{"job", "JOB", Text, Everyone},
+		{"machine", "MACHINE", Text, Everyone},
+		{"machine_id", "", Text, Programs},
+		{"source", "SOURCE", Text, Everyone},
+		{"model", "MODEL", Text, Everyone},
+		{"os", "OS", Text, Programs},
 		{"verdict", "VERDICT", Text, Everyone},
 		{"why", "WHY", Text, Everyone},
 		{"vcpus", "VCPUS", Count, Everyone},
@@ -158,7 +139,7 @@ func candidates(r Request, machines []*machine, v *vms, snap *inventory.Snapshot
 		{"host", "BEST HOST", Text, Everyone},
 		{"host_id", "", Text, Programs},
 		{"host_source", "", Text, Programs},
-		{"cores", "CORES", Count, Everyone},
+		{"cpus", "CPUS", Count, Everyone},
 		{"cpu_mean_ratio", "CPU MEAN", Percent, Everyone},
 		{"cpu_p95_ratio", "P95", Percent, Everyone},
 		{"memory_total_bytes", "HAS", Bytes, Everyone},
@@ -170,45 +151,59 @@ func candidates(r Request, machines []*machine, v *vms, snap *inventory.Snapshot
 	for _, m := range machines {
 		cpu, ok1 := statsOf(m.used)
 		memory, ok2 := statsOf(m.memory)
-		disk, ok3 := statsOf(m.flow)
-		wire, ok4 := statsOf(m.wire)
-		cores, _ := latest(m.cores)
-		size, _ := latest(m.total)
+		disk, ok3 := statsOf(m.disk)
+		network, ok4 := statsOf(m.network)
 		vcpus, bytes := max(math.Ceil(cpu.p95/vcpuFill), 1), math.Ceil(memory.p95/memoryFill/gibibyte)*gibibyte
 		share := min(cpu.share, memory.share)
 		var best placement.Rating
-		why := ""
+		why := m.barred(snap)
 		switch {
-		case virtual.MatchString(m.vendor):
-			why = "it is a VM already: " + m.vendor
+		case why != "":
 		case !ok1 || !ok2:
-			why = "its CPU or memory is not known"
+			why = "its CPU or memory was never told"
 		case share < seenEnough:
 			why = fmt.Sprintf("it was seen in %.0f%% of the time only", 100*share)
 		case core == 0:
 			why = "no host's size is known"
 		default:
 			ratings := placement.Rate(snap, d, placement.VMSpec{
-				Name: m.instance, VCPUs: int(min(vcpus, 1<<15)), Cluster: cluster, Use: placement.Use{CPUHertz: cpu.p95 * core, MemoryBytes: bytes},
+				Name: m.name, VCPUs: int(min(vcpus, 1<<15)), Cluster: cluster, Use: placement.Use{CPUHertz: cpu.p95 * core, MemoryBytes: bytes},
 			}, placement.Policy{Ceiling: r.Ceiling})
 			best, why = bestOf(ratings, r.Scope, cluster)
 		}
-		verdict := "candidate"
-		if why != "" {
-			verdict = "no candidate"
+		verdict := "no candidate"
+		if why == "" {
+			verdict = "candidate"
+			why = fmt.Sprintf("95%% of the time it uses %.1f of its %.0f CPUs and %s of its %s", cpu.p95, m.cpus, quantity(memory.p95, Bytes), shown(cell(m.bytes, true), Bytes))
 		}
 		t.Rows = append(t.Rows, []any{
-			m.instance, m.job, verdict, why, cell(vcpus, ok1), cell(bytes, ok2), cell(best.Stars, best.Stars > 0), best.Name, best.Host.Ref, best.Host.Source, cell(cores, cores > 0),
-			cell(cpu.mean/cores, ok1 && cores > 0), cell(cpu.p95/cores, ok1 && cores > 0), cell(size, size > 0), cell(memory.p95, ok2), cell(disk.p95, ok3), cell(wire.p95, ok4), share,
+			m.name, m.id.Ref, m.id.Source, m.model, m.os, verdict, why, cell(vcpus, ok1), cell(bytes, ok2), cell(best.Stars, best.Stars > 0), best.Name, best.Host.Ref, best.Host.Source, cell(m.cpus, true),
+			cell(cpu.mean/m.cpus, ok1), cell(cpu.p95/m.cpus, ok1), cell(m.bytes, true), cell(memory.p95, ok2), cell(disk.p95, ok3), cell(network.p95, ok4), share,
 		})
 		if ok1 && len(out.Charts) < maxCharts {
 			out.Charts = append(out.Charts, Chart{
-				Title: m.instance + ": cores in use", Unit: Count, Start: r.Range.Start, Step: r.Range.Step, Lines: []Line{{Name: "used", Values: m.used}}, Marks: []Mark{{"cores", cores}},
+				Title: fmt.Sprintf("%s (%s): CPUs in use", m.name, m.id.Source), Unit: Count, Start: r.Range.Start, Step: r.Range.Step, Lines: []Line{{Name: "used", Values: m.used}}, Marks: []Mark{{"CPUs", m.cpus}},
 			})
 		}
 	}
 	t.sortBy("stars")
 	out.Tables = append(out.Tables, t)
+}
+
+// barred says why a machine cannot become a VM whatever it uses, empty if nothing speaks against it.
+func (m *machine) barred(snap *inventory.Snapshot) string {
+	if m.vm != "" {
+		return "it is a VM already: " + m.vm
+	}
+	if virtual.MatchString(m.model) {
+		return "it is a VM already: its firmware says " + m.model
+	}
+	for h := range snap.Hosts() {
+		if m.uuid != "" && strings.EqualFold(h.UUID, m.uuid) {
+			return fmt.Sprintf("it is the host %s (%s), which runs VMs", h.Name, h.ID.Source)
+		}
+	}
+	return ""
 }
 
 // bestOf is the best host, or why there is none.
@@ -217,7 +212,7 @@ func bestOf(ratings []placement.Rating, s Scope, cluster inventory.ID) (best pla
 		return best, "there is no cluster " + s.Cluster
 	}
 	for _, rating := range ratings {
-		if s.Source != "" && rating.Host.Source != s.Source {
+		if s.Source != "" && rating.Host.Source != s.Source || s.Host != "" && rating.Name != s.Host {
 			continue
 		}
 		if rating.Stars > 0 {

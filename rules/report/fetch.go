@@ -115,7 +115,7 @@ func window(step time.Duration) string { return fmt.Sprintf("[%dms]", step.Milli
 
 // idLabel names each kind's label.
 var idLabel = map[inventory.Kind]string{
-	inventory.KindCluster: "cluster_id", inventory.KindHost: "host_id", inventory.KindVM: "vm_id",
+	inventory.KindCluster: "cluster_id", inventory.KindHost: "host_id", inventory.KindVM: "vm_id", inventory.KindMachine: "machine_id",
 }
 
 // measured is a gauge's mean over each step. Two servers that scraped the same agent tell one object twice, and one that was renamed is

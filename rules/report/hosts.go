@@ -24,11 +24,11 @@ type hostPast struct {
 	name, cluster, clusterRef string
 }
 
-var errHostsHaveNoTags = errors.New("tags are of VMs: take the tag out of the scope")
+var errNoTags = errors.New("tags are of VMs: take the tag out of the scope")
 
 func reportHosts(ctx context.Context, r Request, out *Report, tell func(Request, *hosts, *Report)) error {
 	if r.Scope.Tag != "" {
-		return errHostsHaveNoTags
+		return errNoTags
 	}
 	h, err := fetchHosts(ctx, &fetcher{past: r.Past, r: r.Range, progress: r.Progress, of: 10}, r.Scope)
 	if err != nil {

@@ -30,11 +30,8 @@ type Request struct {
 	MoreHosts  int
 	MoreVMs    int
 
-	// Of candidates: who knows the physical machines, if it is not Past; a regular expression of their jobs; and what they may fill a
-	// host to, 0..1.
-	Machines history.Querier
-	Jobs     string
-	Ceiling  float64
+	// Of candidates: what they may fill a host to, 0..1.
+	Ceiling float64
 }
 
 // Scope narrows a report. Names are compared as they are; empty is all.

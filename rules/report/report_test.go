@@ -65,7 +65,7 @@ const gib = 1 << 30
 
 func (w *world) host(id, name, cluster string, cpu, memory func(int) float64) {
 	ls := []string{"source", "vc", "host", name, "host_id", id}
-	w.put("virt_host_info", always(1), append(ls, "virt_cluster", cluster, "cluster_id", "c-"+cluster)...)
+	w.put("virt_host_info", always(1), append(ls, "virt_cluster", cluster, "cluster_id", "c-"+cluster, "uuid", "uuid-of-"+id)...)
 	for family, v := range map[string]func(int) float64{
 		"virt_host_connected": always(1), "virt_host_powered_on": always(1), "virt_host_maintenance": always(0), "virt_host_cpu_cores": always(16),
 		"virt_host_cpu_capacity_hertz": always(32e9), "virt_host_memory_capacity_bytes": always(128 * gib), "virt_host_vms": always(2),
@@ -117,63 +117,42 @@ func fewDays() history.Querier {
 	w.vm("v4", "off", "2", 0, nil)
 	w.put("virt_vm_tag_info", always(1), "source", "vc", "vm", "web", "vm_id", "v1", "category", "owner", "tag", "shop")
 	w.put("virt_vm_tag_info", always(1), "source", "vc", "vm", "idle", "vm_id", "v3", "category", "owner", "tag", "shop")
-	w.machine("node", "db:9100", 8, 2, 32*gib, 20*gib, "Dell Inc.", "PowerEdge R640", 0)
-	w.machine("node", "huge:9100", 64, 40, 1024*gib, 500*gib, "Dell Inc.", "PowerEdge R940", 0)
-	w.machine("node", "late:9100", 8, 2, 32*gib, 20*gib, "Dell Inc.", "PowerEdge R640", 3*288)
-	w.machine("node", "vm:9100", 8, 2, 32*gib, 20*gib, "VMware, Inc.", "VMware7,1", 0)
-	w.windows("windows", "erp:9182")
+	w.machine("db", "Dell Inc. PowerEdge R640", 8, 0.2, 32*gib, 20*gib, 0)
+	w.machine("huge", "Dell Inc. PowerEdge R940", 64, 0.6, 1024*gib, 500*gib, 0)
+	w.machine("late", "Dell Inc. PowerEdge R640", 8, 0.2, 32*gib, 20*gib, 3*288)
+	w.machine("guest", "VMware, Inc. VMware7,1", 8, 0.2, 32*gib, 20*gib, 0)
+	w.machine("joined", "", 8, 0.2, 32*gib, 20*gib, 0, "vm", hostile, "vm_id", "v1", "vm_source", "vc")
+	w.machine("hypervisor", "Dell Inc. PowerEdge R640", 8, 0.2, 32*gib, 20*gib, 0, "uuid", "UUID-OF-H1")
+	w.machine("silent", "", 8, 0.2, 32*gib, 20*gib, 10000)
 	return promql.Memory(w.series...)
 }
 
-// windows is a machine of four cores, one of them busy, and 16 GiB, half of them used, as windows_exporter shows it.
-func (w *world) windows(job, instance string) {
-	of := func(name string, v func(int) float64, labels ...string) {
-		w.put(name, v, append([]string{"job", job, "instance", instance}, labels...)...)
-	}
-	for core, share := range map[string]float64{"0,0": 1, "0,1": 0, "0,2": 0, "0,3": 0} {
-		for mode, part := range map[string]float64{"user": share / 2, "privileged": share / 2, "idle": 1 - share} {
-			of("windows_cpu_time_total", func(i int) float64 { return part * 300 * float64(i) }, "core", core, "mode", mode)
-		}
-	}
-	of("windows_cs_physical_memory_bytes", always(16*gib))
-	of("windows_os_physical_memory_free_bytes", always(8*gib))
-	of("windows_logical_disk_read_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "volume", "C:")
-	of("windows_logical_disk_write_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "volume", "C:")
-	of("windows_net_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "nic", "intel")
-}
-
-// machine is a machine as node_exporter shows it from a time on. Its counters are reset after a day.
-func (w *world) machine(job, instance string, cores, busy int, total, used float64, vendor, product string, from int) {
-	of := func(name string, v func(int) float64, labels ...string) {
-		w.put(name, func(i int) float64 {
+// machine is a machine that is heard of from a time on. It is busy to a share of its CPUs; its counters begin anew after a day. Labels
+// are name, value, name, value.
+func (w *world) machine(name, model string, cpus, busy, total, used float64, from int, labels ...string) {
+	ls := []string{"source", "racks", "machine", name, "machine_id", name}
+	w.put("virt_machine_info", always(1), append(append(ls, labels...), "model", model, "os", "Debian GNU/Linux 13 (trixie)")...)
+	for family, v := range map[string]func(int) float64{
+		"virt_machine_cpus": always(cpus), "virt_machine_memory_capacity_bytes": always(total), "virt_machine_cpu_usage_ratio": always(busy),
+		"virt_machine_memory_usage_bytes":           always(used),
+		"virt_machine_disk_read_bytes_total":        func(i int) float64 { return 3e8 * float64(i%288) },
+		"virt_machine_disk_write_bytes_total":       func(i int) float64 { return 6e8 * float64(i%288) },
+		"virt_machine_network_receive_bytes_total":  func(i int) float64 { return 3e8 * float64(i%288) },
+		"virt_machine_network_transmit_bytes_total": func(i int) float64 { return 3e8 * float64(i%288) },
+	} {
+		w.put(family, func(i int) float64 {
 			if i < from {
 				return math.NaN()
 			}
 			return v(i)
-		}, append([]string{"job", job, "instance", instance}, labels...)...)
+		}, ls...)
 	}
-	for cpu := range cores {
-		share := 0.0
-		if cpu < busy {
-			share = 0.9
-		}
-		for mode, part := range map[string]float64{"user": share, "idle": 1 - share} {
-			of("node_cpu_seconds_total", func(i int) float64 { return part * 300 * float64(i%288) }, "cpu", string(rune('0'+cpu)), "mode", mode)
-		}
-	}
-	of("node_memory_MemTotal_bytes", always(total))
-	of("node_memory_MemAvailable_bytes", always(total-used))
-	of("node_disk_read_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "device", "sda")
-	of("node_disk_written_bytes_total", func(i int) float64 { return 6e8 * float64(i) }, "device", "sda")
-	of("node_network_receive_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "device", "eth0")
-	of("node_network_transmit_bytes_total", func(i int) float64 { return 3e8 * float64(i) }, "device", "eth0")
-	of("node_dmi_info", always(1), "system_vendor", vendor, "product_name", product)
 }
 
 func request(past history.Querier, days int) Request {
 	return Request{
 		Past: past, Range: history.Range{Start: start, End: start.Add(time.Duration(days) * 24 * time.Hour)},
-		Thresholds: []float64{0.8, 0.95}, Reserve: 1, Jobs: "node|windows", Ceiling: 0.8,
+		Thresholds: []float64{0.8, 0.95}, Reserve: 1, Ceiling: 0.8,
 	}
 }
 
@@ -330,7 +309,7 @@ func TestScope(t *testing.T) {
 			t.Errorf("%s of %s: %d rows, want %d", tc.name, tc.scope, len(rows), tc.rows)
 		}
 	}
-	for name, scope := range map[string]Scope{"host-utilization": {Tag: "x"}, "vm-allocation": {Host: "esx-1"}, "candidates": {Host: "esx-1"}, "nothing": {}} {
+	for name, scope := range map[string]Scope{"host-utilization": {Tag: "x"}, "vm-allocation": {Host: "esx-1"}, "candidates": {Tag: "x"}, "nothing": {}} {
 		r := request(past, 2)
 		r.Scope = scope
 		if _, err := Make(t.Context(), name, r); err == nil {

@@ -116,8 +116,12 @@ func everything(t *testing.T, now time.Time) *inventory.Fleet {
 			{ID: id(inventory.KindService, "s"), Name: "nginx", VM: vm, Type: "systemd", State: inventory.ServiceRunning},
 			{ID: id(inventory.KindService, "t"), Name: "http", State: ""},
 		},
+		Machines: []inventory.Machine{
+			{ID: id(inventory.KindMachine, "m"), Name: "erp", UUID: "u", Model: "Dell R640", OS: "Debian", CPUs: 16, MemoryBytes: 1 << 36, VM: vm},
+			{ID: id(inventory.KindMachine, "n"), Name: "silent"},
+		},
 	}
-	for _, of := range []inventory.ID{cluster, host, vm, d.Datastores[0].ID, d.Services[0].ID} {
+	for _, of := range []inventory.ID{cluster, host, vm, d.Datastores[0].ID, d.Services[0].ID, d.Machines[0].ID} {
 		set := inventory.SampleSet{ID: of, At: now.UnixMilli()}
 		for i, m := range inventory.MetricsOf(of.Kind) {
 			set.Values = append(set.Values, inventory.Value{Metric: m, Value: float64(i) / 3})

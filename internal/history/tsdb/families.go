@@ -59,7 +59,8 @@ func Known() []string {
 	out = append(out, namesOf(hostFacts(), inventory.KindHost)...)
 	out = append(out, namesOf(vmFacts(), inventory.KindVM)...)
 	out = append(out, namesOf(datastoreFacts(), inventory.KindDatastore)...)
-	return append(out, namesOf(serviceFacts(), inventory.KindService)...)
+	out = append(out, namesOf(serviceFacts(), inventory.KindService)...)
+	return append(out, namesOf(machineFacts(), inventory.KindMachine)...)
 }
 
 func namesOf[T any](facts []family[T], kind inventory.Kind) []string {
@@ -186,6 +187,16 @@ func serviceFacts() []family[inventory.Service] {
 		fact("virt_service_failed", func(s *inventory.Service) (float64, bool) {
 			return truth(s.State == inventory.ServiceFailed, s.State != "")
 		}),
+	}
+}
+
+func machineFacts() []family[inventory.Machine] {
+	return []family[inventory.Machine]{
+		{"virt_machine_info", func(m *inventory.Machine, at place, line line) {
+			line(1, "model", m.Model, "os", m.OS, "uuid", m.UUID, "vm", at.vm, "vm_id", m.VM.Ref, "vm_source", m.VM.Source)
+		}},
+		fact("virt_machine_cpus", func(m *inventory.Machine) (float64, bool) { return float64(m.CPUs), m.CPUs > 0 }),
+		fact("virt_machine_memory_capacity_bytes", func(m *inventory.Machine) (float64, bool) { return m.MemoryBytes, m.MemoryBytes > 0 }),
 	}
 }
 

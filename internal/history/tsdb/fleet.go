@@ -21,6 +21,7 @@ type source struct {
 	vms        *table[inventory.VM]
 	datastores *table[inventory.Datastore]
 	services   *table[inventory.Service]
+	machines   *table[inventory.Machine]
 	last       struct { // what of a snapshot says where objects are
 		clusters []*inventory.Cluster
 		hosts    []*inventory.Host
@@ -86,11 +87,14 @@ func (f *fleet) newSource(name string) *source {
 		services: newTable(name, inventory.KindService, serviceFacts(), f.keep, func(s *inventory.Service) identity {
 			return identity{"service", s.Name, "service_id", s.ID.Ref}
 		}),
+		machines: newTable(name, inventory.KindMachine, machineFacts(), f.keep, func(m *inventory.Machine) identity {
+			return identity{"machine", m.Name, "machine_id", m.ID.Ref}
+		}),
 	}
 }
 
 // append writes a source's changed objects. A host's series show its cluster and count its VMs, a VM's its host, cluster and
-// resource pool, a service's its VM, which is of another source.
+// resource pool, a service's and a machine's its VM, which is of another source.
 func (s *source) append(c *cycle, snap *inventory.Snapshot, name string) {
 	clusters, hosts, vms, pools := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name), snap.ResourcePoolTable(name)
 	moved := !same(vms.Facts, s.last.vms)
@@ -99,12 +103,14 @@ func (s *source) append(c *cycle, snap *inventory.Snapshot, name string) {
 
 	s.clusters.append(c, clusters, nil)
 	s.datastores.append(c, snap.DatastoreTable(name), nil)
-	s.services.append(c, snap.ServiceTable(name), func(svc *inventory.Service) place {
-		if vm, ok := snap.VM(svc.VM); ok {
+	in := func(id inventory.ID) place {
+		if vm, ok := snap.VM(id); ok {
 			return place{vm: vm.Name}
 		}
 		return place{}
-	})
+	}
+	s.services.append(c, snap.ServiceTable(name), func(svc *inventory.Service) place { return in(svc.VM) })
+	s.machines.append(c, snap.MachineTable(name), func(m *inventory.Machine) place { return in(m.VM) })
 	if !placed {
 		s.hosts.append(c, hosts, nil)
 		s.vms.append(c, vms, nil)
@@ -149,4 +155,5 @@ func (s *source) end(c *cycle) {
 	s.vms.append(c, inventory.Table[inventory.VM]{}, nil)
 	s.datastores.append(c, inventory.Table[inventory.Datastore]{}, nil)
 	s.services.append(c, inventory.Table[inventory.Service]{}, nil)
+	s.machines.append(c, inventory.Table[inventory.Machine]{}, nil)
 }

@@ -42,7 +42,7 @@ func howOf(name string) how {
 var averaged = func() map[string]bool {
 	out := map[string]bool{}
 	for _, kind := range []inventory.Kind{
-		inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService,
+		inventory.KindCluster, inventory.KindHost, inventory.KindVM, inventory.KindDatastore, inventory.KindService, inventory.KindMachine,
 	} {
 		for _, m := range inventory.MetricsOf(kind) {
 			if m.Desc().Type == inventory.Gauge {
