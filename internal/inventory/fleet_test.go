@@ -565,9 +565,38 @@ func TestIDsAreReadBack(t *testing.T) {
 	}
 }
 
+// TestMachinesAreNoHosts: a machine comes, is sampled, grows stale and goes as all else does, and nobody who asks for hosts sees it.
+func TestMachinesAreNoHosts(t *testing.T) {
+	f := NewFleet(Source{Name: "lab", Interval: 20 * time.Second})
+	id := ID{"lab", KindMachine, "db"}
+	sample := SampleSet{ID: id, At: epoch.UnixMilli(), Values: []Value{{MachineCPUUsageRatio, 0.25}, {HostCPUUsage, 1}}}
+	changes := apply(t, f, Delta{Source: "lab", Begin: true, Synced: true, Machines: []Machine{{ID: id, Name: "db", CPUs: 4}}, Samples: []SampleSet{sample}})
+	if len(changes) != 2 || !strings.HasPrefix(changes[0], "added") {
+		t.Errorf("%q", changes)
+	}
+	value := func() (float64, bool) { return f.Snapshot().MachineTable("lab").Samples[0].Value(MachineCPUUsageRatio) }
+	if v, ok := value(); !ok || v != 0.25 {
+		t.Errorf("CPU is %v, known: %v", v, ok)
+	}
+	for h := range f.Snapshot().Hosts() {
+		t.Errorf("%s is a host", h.Name)
+	}
+	f.Expire(epoch.Add(time.Minute))
+	if v, ok := value(); ok {
+		t.Errorf("a minute later CPU is still %v", v)
+	}
+	if _, err := f.Apply(Delta{Source: "lab", Machines: []Machine{{ID: host("db")}}}, epoch); err == nil {
+		t.Error("a host is taken for a machine")
+	}
+	apply(t, f, Delta{Source: "lab", Begin: true, Synced: true})
+	if table := f.Snapshot().MachineTable("lab"); table.Facts[0] != nil {
+		t.Error("what is not listed any more is still there")
+	}
+}
+
 func TestCatalogue(t *testing.T) {
 	seen := map[string]bool{}
-	for _, kind := range []Kind{KindCluster, KindHost, KindVM, KindDatastore, KindService} {
+	for _, kind := range []Kind{KindCluster, KindHost, KindVM, KindDatastore, KindService, KindMachine} {
 		for _, m := range MetricsOf(kind) {
 			d := m.Desc()
 			if d.Kind != kind || d.Name == "" || d.Help == "" || d.Unit == "" || seen[d.Name] {
