@@ -23,16 +23,16 @@ const queryTimeout = 5 * time.Minute
 
 // pastFlags say whose history a command looks into: that of a server, of the configuration, or of the agent that runs.
 type pastFlags struct {
-	file, dir, url, agent *string
+	file, dir, url *string
+	agent          agentFlags
 }
 
 func addPastFlags(cmd *kingpin.CmdClause) pastFlags {
 	return pastFlags{
-		file: configFlag(cmd),
-		dir:  cmd.Flag("storage.path", "Directory of the agent's database, if it is not running.").Default("data/").String(),
-		url:  cmd.Flag("history.url", "A Prometheus-compatible server to ask instead of protip's own history.").String(),
-		agent: cmd.Flag("agent.url", "URL of the running agent.").Default("http://" + defaultAddress).
-			Envar("PROTIP_AGENT_URL").String(),
+		file:  configFlag(cmd),
+		dir:   cmd.Flag("storage.path", "Directory of the agent's database, if it is not running.").Default("data/").String(),
+		url:   cmd.Flag("history.url", "A Prometheus-compatible server to ask instead of protip's own history.").String(),
+		agent: addAgentFlags(cmd),
 	}
 }
 
@@ -43,7 +43,7 @@ func (f pastFlags) open(c *console) (past history.Querier, cfg *config.Config, d
 		return nil, nil, nothing, usageError{missing(err)}
 	}
 	if *f.url != "" {
-		past, err = ask(*f.url)
+		past, err = ask(*f.url, "")
 		return past, cfg, nothing, err
 	}
 	if cfg != nil {
@@ -55,14 +55,17 @@ func (f pastFlags) open(c *console) (past history.Querier, cfg *config.Config, d
 			return nil, nil, nothing, err
 		}
 	}
-	past, err = ask(*f.agent + "/prometheus")
+	past, err = ask(*f.agent.url+"/prometheus", *f.agent.tokenFile)
 	return past, cfg, nothing, err
 }
 
-func ask(url string) (history.Querier, error) {
-	past, err := remote.New(remote.Options{
-		URL: url, HTTP: promconfig.DefaultHTTPClientConfig, Timeout: queryTimeout, Samples: promql.DefaultLimits().Samples,
-	})
+// ask is the history of a server, which wants the token in a file, or none.
+func ask(url, tokenFile string) (history.Querier, error) {
+	how := promconfig.DefaultHTTPClientConfig
+	if tokenFile != "" {
+		how.Authorization = &promconfig.Authorization{Type: "Bearer", CredentialsFile: tokenFile}
+	}
+	past, err := remote.New(remote.Options{URL: url, HTTP: how, Timeout: queryTimeout, Samples: promql.DefaultLimits().Samples})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("history: %w", err)}
 	}

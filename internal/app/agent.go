@@ -10,11 +10,13 @@ import (
 
 	"github.com/prometheus/common/version"
 
+	"github.com/protip/protip/internal/config"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
+	"github.com/protip/protip/rules/report"
 )
 
 // agent is the App as the web sees it.
@@ -179,6 +181,32 @@ func (a agent) Resume(ctx context.Context, by web.By, source string) (err error)
 func (a agent) Reload(ctx context.Context, by web.By) (err error) {
 	defer func() { a.audit(ctx, by, "reload", "", inventory.ID{}, err) }()
 	return a.App.Reload(ctx)
+}
+
+func (a agent) Packs() *rules.Set { return a.settings.Load().rules }
+
+func (a agent) Report(ctx context.Context, name string, r report.Request) (report.Report, error) {
+	if a.past == nil {
+		return report.Report{}, fmt.Errorf("%w: %w", web.ErrConflict, ErrNoHistory)
+	}
+	r.Past, r.Ceiling = a.past, config.DefaultCeiling
+	if rem := a.settings.Load().config.Remediation; rem != nil {
+		r.Ceiling = rem.Ceiling
+	}
+	return report.Make(ctx, name, r)
+}
+
+func (a agent) Note(ctx context.Context, by web.By, what, object string, err error) {
+	a.audit(ctx, by, what, object, inventory.ID{}, err)
+}
+
+func (a agent) AuditLog(ctx context.Context, f web.AuditFilter) ([]web.AuditEntry, error) {
+	entries, err := a.store.AuditLog(ctx, store.AuditFilter(f))
+	out := make([]web.AuditEntry, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, web.AuditEntry(e))
+	}
+	return out, err
 }
 
 // audit writes down what a person did or was refused.

@@ -108,6 +108,7 @@ func (s *Store) LoadTips(ctx context.Context) ([]rules.Tip, error) {
 
 // Entry is one line of the audit log: an action of a person, or one refused to them.
 type Entry struct {
+	Seq    int64        `json:"-"` // grows with each entry; given by the log
 	At     time.Time    `json:"at"`
 	Who    string       `json:"who"`
 	What   string       `json:"what"` // implement, dismiss, pause, resume, resolve, ...
@@ -123,13 +124,53 @@ func (s *Store) Audit(ctx context.Context, e Entry) error {
 	return s.put(ctx, "store audit entry", e, `INSERT INTO audit (at, body) VALUES (?, ?)`, millis(e.At))
 }
 
-// AuditLog are the entries at or after since, newest first; limit 0 is all.
-func (s *Store) AuditLog(ctx context.Context, since time.Time, limit int) ([]Entry, error) {
+// AuditFilter takes entries of the audit log; what is not set takes all.
+type AuditFilter struct {
+	Who, What string
+	Refused   *bool // only those whose result is not ok, or is
+	Since     time.Time
+	Before    int64 // Seq that entries are below
+	Limit     int   // 0: all
+}
+
+// AuditLog are the entries that the filter takes, newest first.
+func (s *Store) AuditLog(ctx context.Context, f AuditFilter) ([]Entry, error) {
+	where, args := `at >= ?`, []any{millis(f.Since)}
+	also := func(condition string, arg any) { where, args = where+" AND "+condition, append(args, arg) }
+	if f.Who != "" {
+		also(`json_extract(body, '$.who') = ?`, f.Who)
+	}
+	if f.What != "" {
+		also(`json_extract(body, '$.what') = ?`, f.What)
+	}
+	if f.Refused != nil {
+		also(`(json_extract(body, '$.result') <> 'ok') = ?`, *f.Refused)
+	}
+	if f.Before > 0 {
+		also(`seq < ?`, f.Before)
+	}
+	limit := f.Limit
 	if limit <= 0 {
 		limit = -1
 	}
-	out, err := bodies[Entry](ctx, s.read, `SELECT body FROM audit WHERE at >= ? ORDER BY seq DESC LIMIT ?`, millis(since), limit)
-	return out, wrap("read audit log", err)
+	rows, err := s.read.QueryContext(ctx, `SELECT seq, body FROM audit WHERE `+where+` ORDER BY seq DESC LIMIT ?`, append(args, limit)...)
+	if err != nil {
+		return nil, wrap("read audit log", err)
+	}
+	defer rows.Close()
+	var out []Entry
+	for rows.Next() {
+		var body string
+		var e Entry
+		if err = rows.Scan(&e.Seq, &body); err == nil {
+			err = json.Unmarshal([]byte(body), &e)
+		}
+		if err != nil {
+			return nil, wrap("read audit log", err)
+		}
+		out = append(out, e)
+	}
+	return out, wrap("read audit log", rows.Err())
 }
 
 // put runs one statement whose last parameter is v as JSON.

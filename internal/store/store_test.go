@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -220,11 +221,30 @@ func TestAudit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := s.AuditLog(t.Context(), time.Unix(1, 0), 1)
-	if err != nil || len(got) != 1 || got[0].What != "resume" || got[0].Who != "ann" {
-		t.Errorf("log %+v, %v", got, err)
+	if err := s.Audit(t.Context(), Entry{At: time.Unix(3, 0), Who: "bob", What: "pause", Result: "bob has the role viewer"}); err != nil {
+		t.Fatal(err)
 	}
-	if all, err := s.AuditLog(t.Context(), time.Time{}, 0); err != nil || len(all) != 3 {
-		t.Errorf("log %+v, %v", all, err)
+	yes, no := true, false
+	for name, tt := range map[string]struct {
+		filter AuditFilter
+		want   []string
+	}{
+		"all":           {AuditFilter{}, []string{"pause", "resume", "pause", "implement"}},
+		"the newest":    {AuditFilter{Limit: 1}, []string{"pause"}},
+		"of late":       {AuditFilter{Since: time.Unix(2, 0)}, []string{"pause", "resume"}},
+		"the next page": {AuditFilter{Before: 3, Limit: 1}, []string{"pause"}},
+		"of one":        {AuditFilter{Who: "ann", What: "pause"}, []string{"pause"}},
+		"refused":       {AuditFilter{Refused: &yes}, []string{"pause"}},
+		"what was done": {AuditFilter{Refused: &no}, []string{"resume", "pause", "implement"}},
+		"of a stranger": {AuditFilter{Who: "' OR 1=1 --"}, nil},
+	} {
+		got, err := s.AuditLog(t.Context(), tt.filter)
+		var verbs []string
+		for _, e := range got {
+			verbs = append(verbs, e.What)
+		}
+		if err != nil || !slices.Equal(verbs, tt.want) {
+			t.Errorf("%s: %q, %v, want %q", name, verbs, err, tt.want)
+		}
 	}
 }

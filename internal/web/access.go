@@ -213,7 +213,9 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, route Route, u U
 			why = tooMany(w, wait)
 		}
 	}
-	s.log.Warn("refused", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "user", u.Name, "reason", why.text)
+	if stale != "" || u.Name != "" || r.Method == http.MethodPost { // not who only has yet to log in
+		s.audits.refused(r, u.Name, route.verb(), route.object(r), why)
+	}
 	switch {
 	case route.Page && why.code == http.StatusUnauthorized && r.Method != http.MethodPost:
 		seeOther(w, loginFor(r.URL.RequestURI()))

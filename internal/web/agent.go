@@ -22,6 +22,9 @@ type Agent interface {
 	Placer
 	TipOperator
 	Steerer
+	Auditor
+	PackReader
+	Reporter
 }
 
 // Prober says how the agent itself is.

@@ -8,15 +8,20 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/protip/protip/internal/history"
+	"github.com/protip/protip/internal/history/promql"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
+	"github.com/protip/protip/rules/packs"
+	"github.com/protip/protip/rules/report"
 )
 
 const token = "correct-horse-battery-staple"
@@ -33,10 +38,14 @@ type testAgent struct {
 	reserves []Reserve
 	placed   placement.VMSpec // what was asked to be placed last
 	failure  error            // what every act fails with
+	packs    *rules.Set
+	past     history.Querier
 
-	mu   sync.Mutex
-	tips []rules.Tip
-	acts []string
+	mu      sync.Mutex
+	tips    []rules.Tip
+	acts    []string
+	notes   []AuditEntry
+	audited AuditFilter // what was asked of the audit last
 }
 
 var _ Agent = (*testAgent)(nil)
@@ -149,6 +158,73 @@ func (a *testAgent) Resume(_ context.Context, by By, source string) error {
 	return a.act(by, "resume", source)
 }
 
+func (a *testAgent) Packs() *rules.Set { return a.packs }
+
+func (a *testAgent) Report(ctx context.Context, name string, r report.Request) (report.Report, error) {
+	r.Past, r.Ceiling = a.past, 0.8
+	return report.Make(ctx, name, r)
+}
+
+// past is two days of the hosts of hotAgent.
+var past = sync.OnceValue(func() history.Querier {
+	var all []history.Series
+	for ref, name := range map[string]string{"host-1": "esx1.example", "host-2": "esx2.example"} {
+		id := fmt.Sprintf(`source="muc",host=%q,host_id=%q`, name, ref)
+		for series, values := range map[string]string{
+			`virt_host_info{` + id + `,virt_cluster="prod",cluster_id="c1"}`: "1x576",
+			`virt_host_cpu_usage_hertz{` + id + `}`:                          "1e10+1e6x576",
+			`virt_host_cpu_capacity_hertz{` + id + `}`:                       "4e10x576",
+			`virt_host_memory_usage_bytes{` + id + `}`:                       "1e11x576",
+			`virt_host_memory_capacity_bytes{` + id + `}`:                    "2e11x576",
+		} {
+			parsed, err := promql.ParseSeries(series, values, now.Add(-48*time.Hour), 5*time.Minute)
+			if err != nil {
+				panic(err)
+			}
+			all = append(all, parsed)
+		}
+	}
+	return promql.Memory(all...)
+})
+
+// shippedPacks are all that come with protip.
+var shippedPacks = sync.OnceValue(func() *rules.Set {
+	var files []rules.File
+	for _, name := range packs.Names() {
+		f, err := packs.File(name)
+		if err != nil {
+			panic(err)
+		}
+		files = append(files, f)
+	}
+	set, err := rules.Load(files, rules.Options{})
+	if err != nil {
+		panic(err)
+	}
+	return set
+})
+
+func (a *testAgent) Note(_ context.Context, by By, what, object string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := AuditEntry{
+		Seq: int64(len(a.notes) + 1), At: now, Who: by.Who, What: what, Object: object, From: by.Remote, Why: by.Why, Result: "ok",
+	}
+	if err != nil {
+		e.Result = err.Error()
+	}
+	a.notes = append(a.notes, e)
+}
+
+func (a *testAgent) AuditLog(_ context.Context, f AuditFilter) ([]AuditEntry, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.audited = f
+	out := slices.Clone(a.notes)
+	slices.Reverse(out)
+	return out[:min(len(out), f.Limit)], nil
+}
+
 func (a *testAgent) Reload(_ context.Context, by By) error { return a.act(by, "reload", "") }
 
 // hotAgent has a hot host, a calm one, one whose numbers are too old, two VMs of one name, a source that never answered,
@@ -197,6 +273,8 @@ func hotAgent(t testing.TB) *testAgent {
 	unknown.Summary, unknown.NoDataSince = "esx3 was hot", now.Add(-5*time.Minute)
 	return &testAgent{
 		fleet: fleet,
+		packs: shippedPacks(),
+		past:  past(),
 		tips:  []rules.Tip{unknown, active},
 		status: Status{
 			Version: "0.1.0", Now: now, StartedAt: now.Add(-time.Hour), Remediation: Manual, PausedSources: []string{"ber"},

@@ -23,7 +23,12 @@ func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
 		if err.code == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="protip"`)
 		}
-		s.log.Warn("alerts refused", "remote", r.RemoteAddr, "reason", err.text)
+		if err.code == http.StatusUnauthorized {
+			if wait := s.guesses.byRemote.take(remoteKey(r)); wait > 0 {
+				err = tooMany(w, wait)
+			}
+		}
+		s.audits.refused(r, "", "alerts", "", err)
 		s.fail(w, r, err)
 		return
 	}

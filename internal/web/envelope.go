@@ -16,6 +16,7 @@ import (
 type Envelope struct {
 	Status    string   `json:"status"` // success | error
 	Data      any      `json:"data,omitempty"`
+	Total     *int     `json:"total,omitempty"` // of a list of which data is a part
 	Warnings  []string `json:"warnings,omitempty"`
 	ErrorType string   `json:"error_type,omitempty"`
 	Error     string   `json:"error,omitempty"`
@@ -35,9 +36,11 @@ func badData(format string, args ...any) *apiError {
 	return &apiError{http.StatusBadRequest, "bad_data", fmt.Sprintf(format, args...), nil}
 }
 
-// warned is an answer that is not the whole truth, and says so.
-type warned struct {
+// part is an answer that is not the whole truth, or could be one. Total is how long the whole list is, nil if that is not known; a
+// warning says what is missing.
+type part struct {
 	data    any
+	total   *int
 	warning string
 }
 
@@ -55,8 +58,11 @@ func (s *server) read(answer func(r *http.Request) (any, error)) http.Handler {
 
 func (s *server) succeed(w http.ResponseWriter, r *http.Request, data any) {
 	e := Envelope{Status: "success", Data: data}
-	if part, ok := data.(warned); ok {
-		e.Data, e.Warnings = part.data, []string{part.warning}
+	if part, ok := data.(part); ok {
+		e.Data, e.Total = part.data, part.total
+		if part.warning != "" {
+			e.Warnings = []string{part.warning}
+		}
 	}
 	s.write(w, r, http.StatusOK, e)
 }

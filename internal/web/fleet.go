@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -165,7 +164,11 @@ func count[T any](facts []*T) *int {
 }
 
 func (s *server) clusters(r *http.Request) (any, error) {
-	q, err := query(r, "source")
+	q, err := query(r, "source", "limit", "offset")
+	if err != nil {
+		return nil, err
+	}
+	window, err := windowOf(q)
 	if err != nil {
 		return nil, err
 	}
@@ -184,18 +187,22 @@ func (s *server) clusters(r *http.Request) (any, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b Cluster) int { return byName(a.Source, b.Source, a.Name, b.Name, a.ID, b.ID) })
-	return out, nil
+	return paged(window, out, same), nil
 }
 
 func (s *server) hosts(r *http.Request) (any, error) {
-	q, err := query(r, "source", "cluster")
+	q, err := query(r, "source", "cluster", "limit", "offset")
+	if err != nil {
+		return nil, err
+	}
+	window, err := windowOf(q)
 	if err != nil {
 		return nil, err
 	}
 	out := slices.DeleteFunc(hostsOf(s.agent.Snapshot(), q.Get("source")), func(h Host) bool {
 		return !is(q.Get("cluster"), h.ClusterName, h.Cluster.String())
 	})
-	return out, nil
+	return paged(window, out, same), nil
 }
 
 // hostsOf are the hosts of one source, or of all if it is empty, by source and name.
@@ -224,11 +231,11 @@ func hostsOf(snap *inventory.Snapshot, source string) []Host {
 }
 
 func (s *server) vms(r *http.Request) (any, error) {
-	q, err := query(r, "source", "cluster", "host", "power", "name", "sort", "limit")
+	q, err := query(r, "source", "cluster", "host", "power", "name", "sort", "limit", "offset")
 	if err != nil {
 		return nil, err
 	}
-	limit, err := parseLimit(q.Get("limit"))
+	window, err := windowOf(q)
 	if err != nil {
 		return nil, err
 	}
@@ -250,18 +257,7 @@ func (s *server) vms(r *http.Request) (any, error) {
 		}
 	}
 	slices.SortFunc(picked, order)
-	total := len(picked)
-	if limit > 0 {
-		picked = picked[:min(limit, total)]
-	}
-	out := make([]VM, 0, len(picked))
-	for _, vm := range picked {
-		out = append(out, vmOf(snap, vm))
-	}
-	if len(out) < total {
-		return warned{out, fmt.Sprintf("%d of %d shown: raise limit", len(out), total)}, nil
-	}
-	return out, nil
+	return paged(window, picked, func(vm inventory.VMView) VM { return vmOf(snap, vm) }), nil
 }
 
 func vmOf(snap *inventory.Snapshot, vm inventory.VMView) VM {
@@ -433,18 +429,4 @@ func byName(sourceA, sourceB, a, b string, idA, idB inventory.ID) int {
 
 func compareIDs(a, b inventory.ID) int {
 	return cmp.Or(strings.Compare(a.Source, b.Source), cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Ref, b.Ref))
-}
-
-const defaultLimit = 1000
-
-// parseLimit reads how much may be answered; 0 is all.
-func parseLimit(s string) (int, error) {
-	if s == "" {
-		return defaultLimit, nil
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 0 || n > math.MaxInt32 {
-		return 0, badData("limit %q: want a number, 0 for no limit", s)
-	}
-	return n, nil
 }

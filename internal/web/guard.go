@@ -24,7 +24,10 @@ const (
 func (s *server) guard(next http.Handler, loopbackOnly bool) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &apiError{http.StatusForbidden, "forbidden", "a page of another origin may not act here", nil})
+		why := &apiError{http.StatusForbidden, "forbidden", "a page of another origin may not act here", nil}
+		u, _ := s.identify(r)
+		s.audits.refused(r, u.Name, "cross-origin request", cut(r.URL.Path), why)
+		s.fail(w, r, why)
 	}))
 	next = origin.Handler(limitBodies(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

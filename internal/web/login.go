@@ -66,7 +66,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) {
 	view := loginView{Name: name, Next: localPath(r.PostFormValue("next"))}
 	u, p, refusal := s.check(w, r, name, secret)
 	if refusal != nil {
-		s.log.Warn("login refused", "remote", r.RemoteAddr, "reason", refusal.text)
+		s.audits.refused(r, "", "login", s.claimed(name), refusal)
 		view.Message = refusal.text
 		s.loginPage(w, r, refusal.code, view)
 		return
@@ -107,15 +107,26 @@ func (s *server) check(w http.ResponseWriter, r *http.Request, name, secret stri
 	return u, p, nil
 }
 
+// claimed is the name of a failed login, for the audit. One that nobody has is not kept: it may be a password in the wrong field.
+func (s *server) claimed(name string) string {
+	if _, known := s.access().Accounts[name]; known || name == "" {
+		return name
+	}
+	return "unknown name"
+}
+
 // logIn begins a session; one that the browser had ends.
 func (s *server) logIn(w http.ResponseWriter, r *http.Request, u User, p proof, next string) {
 	s.sessions.end(sessionID(r))
 	setSession(w, r, s.sessions.begin(u.Name, p), sessionLife)
-	s.log.Info("logged in", "user", u.Name, "role", u.Role.String(), "remote", r.RemoteAddr)
+	s.agent.Note(r.Context(), By{Who: u.Name, Remote: r.RemoteAddr}, "login", "", nil)
 	seeOther(w, next)
 }
 
 func (s *server) logout(w http.ResponseWriter, r *http.Request) {
+	if u := UserFrom(r.Context()); u.Name != "" {
+		s.agent.Note(r.Context(), By{Who: u.Name, Remote: r.RemoteAddr}, "logout", "", nil)
+	}
 	s.sessions.end(sessionID(r))
 	setSession(w, r, "", -time.Second)
 	seeOther(w, "/login")

@@ -84,7 +84,7 @@ func (s *server) reserve(r *http.Request) (any, error) {
 	}
 	slices.SortFunc(out, func(a, b Reserve) int { return byName(a.Source, b.Source, a.Name, b.Name, a.Cluster, b.Cluster) })
 	if warning != "" {
-		return warned{out, warning}, nil
+		return part{data: out, warning: warning}, nil
 	}
 	return out, nil
 }

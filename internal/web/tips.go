@@ -104,7 +104,11 @@ func (s *server) status(r *http.Request) (any, error) {
 }
 
 func (s *server) tips(r *http.Request) (any, error) {
-	q, err := query(r, "state", "severity", "source")
+	q, err := query(r, "state", "severity", "source", "limit", "offset")
+	if err != nil {
+		return nil, err
+	}
+	window, err := windowOf(q)
 	if err != nil {
 		return nil, err
 	}
@@ -120,13 +124,13 @@ func (s *server) tips(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []Tip{}
+	var picked []rules.Tip
 	for _, t := range tips {
 		if among(states, t.State) && among(wanted, t.Severity) && is(q.Get("source"), t.Object.Source) {
-			out = append(out, tipOf(t, st.Remediation))
+			picked = append(picked, t)
 		}
 	}
-	return out, nil
+	return paged(window, picked, func(t rules.Tip) Tip { return tipOf(t, st.Remediation) }), nil
 }
 
 // tipsAndStatus are all tips, in order, and the status that says what can be done about them.
@@ -184,7 +188,7 @@ var actionStates = []remediation.State{
 }
 
 func (s *server) actions(r *http.Request) (any, error) {
-	q, err := query(r, "id", "tip", "state", "limit")
+	q, err := query(r, "id", "tip", "state", "limit", "offset")
 	if err != nil {
 		return nil, err
 	}
@@ -192,20 +196,21 @@ func (s *server) actions(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := parseLimit(q.Get("limit"))
+	window, err := windowOf(q)
 	if err != nil {
 		return nil, err
 	}
 	f := remediation.Filter{ID: q.Get("id"), TipID: q.Get("tip"), States: states}
-	if limit > 0 {
-		f.Limit = limit + 1 // one more tells whether there are more
+	if window.limit > 0 {
+		f.Limit = window.offset + window.limit + 1 // one more tells whether there are more
 	}
 	actions, err := s.agent.Actions(r.Context(), f)
 	if err != nil {
 		return nil, err
 	}
-	if limit > 0 && len(actions) > limit {
-		return warned{actions[:limit], fmt.Sprintf("only the newest %d shown: raise limit", limit)}, nil
+	actions = actions[min(window.offset, len(actions)):]
+	if window.limit > 0 && len(actions) > window.limit {
+		return part{data: actions[:window.limit], warning: fmt.Sprintf("there are older actions: go on with offset=%d, or raise limit", window.offset+window.limit)}, nil
 	}
 	return append([]remediation.Action{}, actions...), nil
 }

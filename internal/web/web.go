@@ -78,6 +78,8 @@ type server struct {
 	sessions   *sessions
 	guesses    guesses
 	checks     turns
+	reports    turns
+	audits     auditor
 	alerts     Alerts
 	events     *Events
 	pages      []Route
@@ -88,7 +90,7 @@ type server struct {
 func newServer(o Options) *server {
 	s := &server{
 		agent: o.Agent, metrics: o.Metrics, prometheus: o.Prometheus, token: o.OperatorToken, access: o.Access,
-		sessions: newSessions(), guesses: newGuesses(), checks: make(turns, passwordChecks),
+		sessions: newSessions(), guesses: newGuesses(), checks: make(turns, passwordChecks), reports: make(turns, reportsAtATime), audits: newAuditor(o.Agent, o.Log),
 		alerts: o.Alerts, events: o.Events, pages: o.Pages, showError: o.ShowError, log: o.Log,
 	}
 	if s.access == nil {
@@ -115,6 +117,9 @@ func (s *server) routes() []Route {
 		{Method: "GET", Path: "/api/v1/reserve", Needs: Viewer, Handler: s.read(s.reserve)},
 		{Method: "GET", Path: "/api/v1/actions", Needs: Viewer, Handler: s.read(s.actions)},
 		{Method: "GET", Path: "/api/v1/events", Needs: Viewer, Handler: http.HandlerFunc(s.streamEvents)},
+		{Method: "GET", Path: "/api/v1/packs", Needs: Viewer, Handler: s.read(s.packs)},
+		{Method: "GET", Path: "/api/v1/reports/{name}", Needs: Viewer, Handler: s.read(s.report)},
+		{Method: "GET", Path: "/api/v1/audit", Needs: Viewer, Handler: s.read(s.audit)},
 		{Method: "GET", Path: "/api/v1/tips", Needs: Viewer, Handler: s.read(s.tips)},
 		{Method: "GET", Path: "/api/v1/tips/{id}", Needs: Viewer, Handler: s.read(s.tip)},
 

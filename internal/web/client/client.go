@@ -84,7 +84,7 @@ func (c *Client) Status(ctx context.Context) (web.Status, error) {
 
 // Tips are the tips in the given states, all of them if there is none, what needs a person first.
 func (c *Client) Tips(ctx context.Context, states ...rules.State) ([]web.Tip, error) {
-	q := url.Values{}
+	q := url.Values{"limit": {"0"}}
 	for _, state := range states {
 		q.Add("state", string(state))
 	}

@@ -46,7 +46,7 @@ func TestRequests(t *testing.T) {
 	}{
 		"tips": {
 			func(c *Client) error { _, err := c.Tips(ctx, rules.Active, rules.Unknown); return err },
-			"GET", "/protip/api/v1/tips?state=active&state=unknown", "", "[]",
+			"GET", "/protip/api/v1/tips?limit=0&state=active&state=unknown", "", "[]",
 		},
 		"tip":     {func(c *Client) error { _, err := c.Tip(ctx, "a/../b"); return err }, "GET", "/protip/api/v1/tips/a%2F..%2Fb", "", "{}"},
 		"actions": {func(c *Client) error { _, err := c.Actions(ctx, "a1"); return err }, "GET", "/protip/api/v1/actions?tip=a1", "", "[]"},
