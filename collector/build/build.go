@@ -103,7 +103,11 @@ func source(src config.Source, session platform.Options, opts Options, observer 
 			Identities: identities,
 		})
 	case config.Guest, config.Machines:
-		return guest.New(guests(src, opts, observer))
+		how, err := guests(src, opts, observer)
+		if err != nil {
+			return nil, err
+		}
+		return guest.New(how)
 	case config.Libvirt:
 		return libvirt.New(libvirt.Options{
 			Name: src.Name, Hosts: LibvirtHosts(src, src.Credential), Interval: src.Interval, Clock: opts.Clock, Observer: observer,

@@ -23,7 +23,7 @@ import (
 const listing = 30 * time.Second
 
 // guests is how a source of guests or of machines is watched.
-func guests(src config.Source, opts Options, observer collector.Observer) guest.Options {
+func guests(src config.Source, opts Options, observer collector.Observer) (guest.Options, error) {
 	o := guest.Options{
 		Name:     src.Name,
 		HTTP:     promconfig.HTTPClientConfig{TLSConfig: src.TLS, BearerTokenFile: src.BearerTokenFile},
@@ -35,7 +35,18 @@ func guests(src config.Source, opts Options, observer collector.Observer) guest.
 		Metrics:  opts.guests,
 		Machines: src.Type == config.Machines,
 	}
-	if src.PasswordFile != "" || src.PasswordEnv != "" {
+	names := make([]string, len(src.Windows))
+	for i, w := range src.Windows {
+		names[i] = w.Host
+	}
+	hosts, err := windowsHosts(src, src.Credential, names)
+	if err != nil {
+		return o, err
+	}
+	for i, w := range src.Windows {
+		o.Windows = append(o.Windows, guest.WindowsHost{Name: w.Name, VM: w.VM, Host: hosts[i]})
+	}
+	if len(src.Windows) == 0 && (src.PasswordFile != "" || src.PasswordEnv != "") { // it is no target's
 		o.HTTP.BasicAuth = &promconfig.BasicAuth{Username: src.User(), PasswordFile: src.PasswordFile}
 		if src.PasswordEnv != "" {
 			o.HTTP.BasicAuth.Password = promconfig.Secret(os.Getenv(src.PasswordEnv))
@@ -50,7 +61,7 @@ func guests(src config.Source, opts Options, observer collector.Observer) guest.
 	for _, m := range src.Services {
 		o.Services = append(o.Services, guest.Mapping(m))
 	}
-	return o
+	return o, nil
 }
 
 // checkGuests asks every target and probe once, and looks for their VMs in what the other sources tell.
@@ -59,7 +70,11 @@ func checkGuests(ctx context.Context, cfg *config.Config, src config.Source) (co
 	if err != nil {
 		return collector.Report{}, err
 	}
-	r, err := guest.Check(ctx, guests(src, Options{Clock: clock.New(1), Snapshot: fleet.Snapshot}, nil))
+	how, err := guests(src, Options{Clock: clock.New(1), Snapshot: fleet.Snapshot}, nil)
+	if err != nil {
+		return collector.Report{}, err
+	}
+	r, err := guest.Check(ctx, how)
 	r.Notes = append(r.Notes, missing...)
 	return r, err
 }

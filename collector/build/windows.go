@@ -15,12 +15,16 @@ import (
 // the one that may act. The hosts share what became of the credential's passwords, so that a wrong one is tried at one of
 // them.
 func WindowsHosts(src config.Source, as config.Credential) ([]winrm.Options, error) {
+	return windowsHosts(src, as, src.Hosts)
+}
+
+func windowsHosts(src config.Source, as config.Credential, hosts []string) ([]winrm.Options, error) {
 	logins := &winrm.Logins{}
 	var out []winrm.Options
-	for i, host := range src.Hosts {
+	for _, host := range hosts {
 		u, err := config.HostURL(host)
 		if err != nil {
-			return nil, fmt.Errorf("source %q: hosts[%d] %w", src.Name, i, err)
+			return nil, fmt.Errorf("source %q: a host %w", src.Name, err)
 		}
 		o := winrm.Options{
 			URL: u.String(), Auth: winrm.Auth(as.Auth), Username: as.User(), TLS: src.TLS, AllowPlainBasic: src.PlainBasic, Logins: logins,

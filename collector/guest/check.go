@@ -18,7 +18,9 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 	if err != nil {
 		return collector.Report{}, err
 	}
+	defer s.hangUp()
 	found := make([]inventory.Delta, len(s.subjects))
+	missing := make([][]error, len(s.subjects))
 	failed := make([]error, len(s.subjects))
 	var asking sync.WaitGroup
 	room := make(chan struct{}, fastLane)
@@ -27,7 +29,7 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 		asking.Go(func() {
 			defer func() { <-room }()
 			ans := s.ask(ctx, subj)
-			failed[i] = ans.err
+			failed[i], missing[i] = ans.err, ans.missing
 			if ans.err == nil {
 				subj.evidence = ans.evidence
 			}
@@ -49,6 +51,9 @@ func Check(ctx context.Context, opts Options) (collector.Report, error) {
 			vms[subj.joined.vm] = true
 		}
 		r.Notes = append(r.Notes, fmt.Sprintf("%s %s: %s; %s", subj.kind, subj.name, subj.outcome(failed[i], len(found[i].Services)), s.index.words(subj)))
+		for _, err := range missing[i] {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s %s: %v", subj.kind, subj.name, err))
+		}
 	}
 	r.VMs = len(vms)
 	r.Notes = append(r.Notes, fmt.Sprintf("%d of %d targets and probes answer", answered, len(s.subjects)))

@@ -22,22 +22,25 @@ const (
 
 // Types of mapping.
 const (
-	Systemd = "systemd" // node_exporter's node_systemd_unit_state
-	Windows = "windows" // windows_exporter's windows_service_state and windows_service_start_mode
-	Metric  = "metric"  // any series
+	Systemd     = "systemd"     // node_exporter's node_systemd_unit_state
+	Windows     = "windows"     // windows_exporter's windows_service_state and windows_service_start_mode; a Windows host's Win32_Service
+	Metric      = "metric"      // any series
+	Performance = "performance" // a property of a Windows host's performance class
 )
 
-// Mapping says which services the series of targets are.
+// Mapping says which services the series of targets, or the classes of Windows hosts, are.
 type Mapping struct {
 	Type  string
-	Names []string // of units or Windows services: regular expressions for the whole name
+	Names []string // of units, Windows services or a class's instances: regular expressions for the whole name; of instances, none is all
+
+	Class, Property string // of type performance: Win32_PerfRawData_...
 
 	Metric   string            // without _bucket, _sum, _count
 	Match    map[string]string // only series with these labels
 	Name     string            // of the service, before the values of Labels
 	Labels   []string
 	Running  bool    // the value says whether it runs: 0 is failed
-	Latency  string  // value | mean | quantile; empty: not of latency
+	Latency  string  // value | mean | quantile; empty: not of latency. Of a class, mean is of a timer with its base
 	Quantile float64 // 0..1
 	Scale    float64 // to seconds; 0 is 1
 }
@@ -61,7 +64,7 @@ func compile(in []Mapping) ([]mapping, error) {
 		flags := ""
 		switch m.Type {
 		case Systemd, Metric:
-		case Windows:
+		case Windows, Performance:
 			flags = "(?i)" // as Windows takes names
 		default:
 			return nil, fmt.Errorf("unknown type of services %q", m.Type)
@@ -84,6 +87,8 @@ func (m *mapping) series() []string {
 		return []string{unitState}
 	case Windows:
 		return []string{serviceState, startMode}
+	case Performance:
+		return []string{""}
 	}
 	return []string{m.Metric, m.Metric + "_bucket", m.Metric + "_sum", m.Metric + "_count"}
 }
@@ -100,14 +105,21 @@ type reading struct {
 // read makes services of an answer's series. Several mappings may tell of one service: the worst state and the longest latency
 // count. past is brought up to date.
 func read(mappings []mapping, families map[string]*dto.MetricFamily, past *past) answer {
+	return gather(mappings, past, func(i int, m *mapping, next map[pastKey]totals, yield func(reading)) bool {
+		main := families[m.series()[0]]
+		m.each(i, main, families, past, next, yield)
+		return main != nil
+	})
+}
+
+// gather makes an answer of what each mapping yields, and whether what it reads is there at all.
+func gather(mappings []mapping, past *past, each func(i int, m *mapping, next map[pastKey]totals, yield func(reading)) bool) answer {
 	ans := answer{exposed: make([]bool, len(mappings))}
 	found := map[[2]string]*reading{}
 	next := map[pastKey]totals{}
 	for i := range mappings {
 		m := &mappings[i]
-		main := families[m.series()[0]]
-		ans.exposed[i] = main != nil
-		m.each(i, main, families, past, next, func(r reading) {
+		ans.exposed[i] = each(i, m, next, func(r reading) {
 			if r.name == "" || len(r.name) > maxName {
 				ans.dropped++
 				return
@@ -295,21 +307,26 @@ func (m *mapping) between(i int, family *dto.MetricFamily, past *past, next map[
 		}
 	}
 	for name, t := range now {
-		key := pastKey{i, name}
-		next[key] = t
-		r := reading{name: name}
-		if was, ok := past.totals[key]; ok {
-			added := t.minus(was)
-			v := added.sum / added.count
-			if m.Latency == "quantile" {
-				v = added.quantile(m.Quantile)
-			}
-			if added.count > 0 && added.sum >= 0 && !math.IsNaN(v) {
-				r.latency, r.measured = v*m.Scale, true
-			}
-		}
-		yield(r)
+		yield(m.since(i, name, t, past, next))
 	}
+}
+
+// since reads a latency from what was added to a service's totals since the look before.
+func (m *mapping) since(i int, name string, t totals, past *past, next map[pastKey]totals) reading {
+	key := pastKey{i, name}
+	next[key] = t
+	r := reading{name: name}
+	if was, ok := past.totals[key]; ok {
+		added := t.minus(was)
+		v := added.sum / added.count
+		if m.Latency == "quantile" {
+			v = added.quantile(m.Quantile)
+		}
+		if added.count > 0 && added.sum >= 0 && !math.IsNaN(v) {
+			r.latency, r.measured = v*m.Scale, true
+		}
+	}
+	return r
 }
 
 func (t totals) plus(metric *dto.Metric) totals {

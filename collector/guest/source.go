@@ -1,7 +1,7 @@
 // Package guest watches what runs inside guests: it scrapes their own exporters, probes services, and finds out whose guest they are. It
 // watches machines that are no guests yet in the same way.
 // It promises that a slow or hostile target costs only its own services, and that no VM is guessed: see DESIGN.md.
-// It must not import rules, remediation, store, web, app or a platform.
+// It must not import rules, remediation, store, web, app or a platform but WS-Management, by which a Windows guest is asked.
 package guest
 
 import (
@@ -20,6 +20,7 @@ import (
 	"github.com/protip/protip/collector"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/platform/winrm"
 )
 
 // Platform is the platform of a source of guests, in inventory.Source.
@@ -39,6 +40,13 @@ type Target struct {
 	VM   string // source/name or source/id; empty: to be found out
 }
 
+// WindowsHost is a guest that is asked by WS-Management what its services are.
+type WindowsHost struct {
+	Name string // default: host and port
+	VM   string
+	Host winrm.Options // its Observe, MaxConnections and OperationTimeout are set by New
+}
+
 // Probe is a question whose answer is a service.
 type Probe struct {
 	Name string
@@ -51,6 +59,7 @@ type Probe struct {
 type Options struct {
 	Name     string // of the source; part of every service's identity
 	Targets  []Target
+	Windows  []WindowsHost
 	Probes   []Probe
 	Services []Mapping
 	Machines bool                        // the targets are of physical machines: each makes one, and no services
@@ -129,6 +138,13 @@ func (s *Source) addSubjects() error {
 			ask: func(ctx context.Context, past *past) answer { return ask(ctx, t.URL, past) },
 		})
 	}
+	for _, h := range s.opts.Windows {
+		subj, err := s.windowsSubject(h, mappings)
+		if err != nil {
+			return err
+		}
+		s.subjects = append(s.subjects, subj)
+	}
 	for _, p := range s.opts.Probes {
 		subj := &subject{
 			source: s.opts.Name, name: p.Name, explicit: p.VM, kind: "probe", known: map[string]entry{},
@@ -171,7 +187,17 @@ func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
 	}
 	all.Wait()
 	<-asked
+	s.hangUp()
 	return context.Cause(ctx)
+}
+
+// hangUp ends what is kept open between looks.
+func (s *Source) hangUp() {
+	for _, subj := range s.subjects {
+		if subj.hangUp != nil {
+			subj.hangUp()
+		}
+	}
 }
 
 // begin announces what an earlier Watch knew, in a state that nobody knows now.
@@ -231,7 +257,12 @@ func (s *Source) look(ctx context.Context, subj *subject) (inventory.Delta, bool
 	if ctx.Err() != nil {
 		return inventory.Delta{}, false
 	}
-	s.opts.Observer.Call(map[string]string{"target": "scrape", "probe": "probe"}[subj.kind])
+	if call, one := map[string]string{"target": "scrape", "probe": "probe"}[subj.kind]; one { // Windows hosts are sent several
+		s.opts.Observer.Call(call)
+	}
+	for _, err := range ans.missing {
+		s.opts.Observer.Fault("class", fmt.Errorf("%s: %w", subj.name, err))
+	}
 	if ans.err != nil {
 		s.opts.Observer.Fault(subj.kind, fmt.Errorf("%s: %w", subj.name, ans.err))
 	}
@@ -273,8 +304,9 @@ type subject struct {
 	source   string
 	name     string
 	explicit string
-	kind     string // target | probe
+	kind     string // target | windows | probe
 	ask      func(context.Context, *past) answer
+	hangUp   func() // ends what ask keeps open; may be nil
 
 	known    map[string]entry   // by ref
 	machine  *inventory.Machine // that it is; nil if it tells of services
@@ -298,6 +330,7 @@ type answer struct {
 	values   []inventory.Value
 	evidence evidence
 	dropped  int
+	missing  []error // classes that this Windows does not have
 	err      error
 }
 

@@ -81,12 +81,13 @@ type Source struct {
 	CustomAttributes map[string]string `yaml:"custom_attributes,omitempty"`
 	// TagCategories are the categories of tags that are read. None: none is.
 	TagCategories []string `yaml:"tag_categories,omitempty"`
-	// What follows is of types guest and machines; probes and services of guest.
-	Timeout         time.Duration `yaml:"timeout,omitempty"` // of a target or probe; default 5s
-	BearerTokenFile string        `yaml:"bearer_token_file,omitempty"`
-	Targets         []Target      `yaml:"targets,omitempty"`
-	Probes          []Probe       `yaml:"probes,omitempty"`
-	Services        []Mapping     `yaml:"services,omitempty"` // which series of the targets are services
+	// What follows is of types guest and machines; windows, probes and services of guest.
+	Timeout         time.Duration  `yaml:"timeout,omitempty"` // of a target or probe; default 5s
+	BearerTokenFile string         `yaml:"bearer_token_file,omitempty"`
+	Targets         []Target       `yaml:"targets,omitempty"`
+	Windows         []WindowsGuest `yaml:"windows,omitempty"`
+	Probes          []Probe        `yaml:"probes,omitempty"`
+	Services        []Mapping      `yaml:"services,omitempty"` // which series of the targets, or classes of Windows guests, are services
 	// What follows is of types hyperv and virtualserver; hosts also of libvirt, where they are all of the cluster, by libvirt's URIs.
 	Hosts          []string `yaml:"hosts,omitempty"`            // of a cluster any nodes, or all hosts that belong to none: names, host:port or URLs
 	Krb5Conf       string   `yaml:"krb5_conf,omitempty"`        // default /etc/krb5.conf

@@ -34,6 +34,13 @@ type Target struct {
 	VM   string `yaml:"vm,omitempty"` // source/name or source/id, where it cannot be found out or is to be said
 }
 
+// WindowsGuest is a guest that is asked by WS-Management itself.
+type WindowsGuest struct {
+	Name string `yaml:"name,omitempty"` // default: host and port
+	Host string `yaml:"host"`           // a name, host:port or a URL
+	VM   string `yaml:"vm,omitempty"`
+}
+
 // Probe is a question whose answer is a service: that it comes, and how soon.
 type Probe struct {
 	Name string `yaml:"name"`
@@ -42,10 +49,14 @@ type Probe struct {
 	VM   string `yaml:"vm,omitempty"`
 }
 
-// Mapping says which services the series of the targets are.
+// Mapping says which services the series of the targets, or the classes of Windows guests, are.
 type Mapping struct {
-	Type  string   `yaml:"type"`            // systemd | windows | metric
-	Names []string `yaml:"names,omitempty"` // of units or Windows services; regular expressions for the whole name
+	Type  string   `yaml:"type"`            // systemd | windows | metric | performance
+	Names []string `yaml:"names,omitempty"` // of units, Windows services or instances of a class; regular expressions for the whole name
+
+	// Of type performance.
+	Class    string `yaml:"class,omitempty"`    // Win32_PerfRawData_...
+	Property string `yaml:"property,omitempty"` // of it
 
 	// Of type metric.
 	Metric   string            `yaml:"metric,omitempty"`
@@ -60,8 +71,11 @@ type Mapping struct {
 
 var (
 	mappingTypes = []string{"systemd", "windows", "metric"}
+	windowsTypes = []string{"windows", "performance"}
 	latencies    = []string{"value", "mean", "quantile"}
 	metricName   = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
+	className    = regexp.MustCompile(`^Win32_Perf(Raw|Formatted)Data_[A-Za-z0-9_]+$`)
+	propertyName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 )
 
 // DisplayName is the target's name, or host and port of its URL.
@@ -76,10 +90,26 @@ func (t *Target) DisplayName() string {
 	return u.Host
 }
 
+// DisplayName is the guest's name, or its host and port.
+func (w *WindowsGuest) DisplayName() string {
+	if w.Name != "" {
+		return w.Name
+	}
+	u, err := HostURL(w.Host)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 func (v *validator) guest(i int, at func(string) string) {
 	src := &v.cfg.Sources[i]
-	if len(src.Targets) == 0 && len(src.Probes) == 0 && !v.reported(at("targets")) && !v.reported(at("probes")) {
-		v.bad(at("targets"), fmt.Sprintf("source %s has neither targets nor probes", quote(src.Name)), "list what tells of guests under targets, each with its url")
+	nothing := len(src.Targets) == 0 && len(src.Windows) == 0 && len(src.Probes) == 0
+	if nothing && !v.reported(at("targets")) && !v.reported(at("windows")) && !v.reported(at("probes")) {
+		v.bad(at("targets"), fmt.Sprintf("source %s has neither targets, windows nor probes", quote(src.Name)), "list what tells of guests under targets, each with its url")
+	}
+	if len(src.Targets) > 0 && len(src.Windows) > 0 {
+		v.bad(at("windows"), at("windows")+" is beside targets, which would be sent its password", "put the Windows hosts into a source of their own")
 	}
 	first := v.targets(at, src)
 	for j := range src.Probes {
@@ -88,11 +118,15 @@ func (v *validator) guest(i int, at func(string) string) {
 	if len(src.Services) > maxMappings {
 		v.bad(at("services"), fmt.Sprintf("%s has more than %d entries", at("services"), maxMappings), "put several names into one entry")
 	}
-	for j := range src.Services {
-		v.mapping(fmt.Sprintf("%s[%d]", at("services"), j), &src.Services[j])
+	types := mappingTypes
+	if len(src.Windows) > 0 {
+		types = windowsTypes
 	}
-	if len(src.Targets) > 0 && len(src.Services) == 0 && !v.reported(at("services")) {
-		v.bad(at("services"), at("services")+" is missing", "say which series of the targets are services, as {type: systemd, names: [nginx.service]}")
+	for j := range src.Services {
+		v.mapping(fmt.Sprintf("%s[%d]", at("services"), j), &src.Services[j], types)
+	}
+	if len(src.Targets)+len(src.Windows) > 0 && len(src.Services) == 0 && !v.reported(at("services")) {
+		v.bad(at("services"), at("services")+" is missing", "say what of the targets is a service, as {type: systemd, names: [nginx.service]} or {type: windows, names: [W3SVC]}")
 	}
 }
 
@@ -111,23 +145,54 @@ func (v *validator) machines(i int, at func(string) string) {
 
 // targets checks what is asked, and as whom. It gives the names that are taken.
 func (v *validator) targets(at func(string) string, src *Source) map[string]string {
-	if n := max(len(src.Targets), len(src.Probes)); n > maxTargets {
-		v.bad(at("targets"), fmt.Sprintf("more than %d targets or probes in one source", maxTargets), "split them over several sources")
+	if n := max(len(src.Targets), len(src.Windows), len(src.Probes)); n > maxTargets {
+		v.bad(at("targets"), fmt.Sprintf("more than %d targets, Windows hosts or probes in one source", maxTargets), "split them over several sources")
 	}
 	if src.Timeout >= src.Interval && !v.reported(at("timeout")) {
 		v.bad(at("timeout"), fmt.Sprintf("%s is %s, and %s %s", at("timeout"), src.Timeout, at("interval"), src.Interval), "write less than the interval")
 	}
-	v.guestCredential(at, src)
 	first := map[string]string{}
+	if len(src.Windows) > 0 {
+		v.windowsGuests(at, src, first)
+	} else {
+		v.guestCredential(at, src)
+	}
 	for j := range src.Targets {
 		v.target(fmt.Sprintf("%s[%d]", at("targets"), j), src, &src.Targets[j], first)
 	}
 	return first
 }
 
+// windowsGuests checks the guests that are asked by WS-Management, and who asks them.
+func (v *validator) windowsGuests(at func(string) string, src *Source, first map[string]string) {
+	plain := false
+	for j := range src.Windows {
+		w, at := &src.Windows[j], fmt.Sprintf("%s[%d]", at("windows"), j)
+		u, err := HostURL(w.Host)
+		if err != nil {
+			if !v.reported(at + ".host") {
+				v.bad(at+".host", at+".host "+err.Error(), "write a name, host:port or a URL, as sql-01.example.com; port 5985 and http:// are plain http, on which NTLM seals what is sent")
+			}
+			continue
+		}
+		plain = plain || u.Scheme == "http"
+		v.unique(at, w.DisplayName(), first)
+		v.inSource(at+".vm", w.VM)
+	}
+	if src.BearerTokenFile != "" {
+		v.bad(at("bearer_token_file"), at("bearer_token_file")+" says nothing to Windows hosts", "remove it")
+	}
+	v.windowsLogin(at, src, plain)
+}
+
 // guestCredential is for targets that ask who is there; most ask nobody.
 func (v *validator) guestCredential(at func(string) string, src *Source) {
 	c := &src.Credential
+	for _, name := range []string{"auth", "realm", "keytab_file", "ccache_file", "krb5_conf", "plain_basic"} {
+		if _, written := v.cfg.at[at(name)]; written {
+			v.bad(at(name), at(name)+" says nothing without windows", "remove it; it is for Windows hosts")
+		}
+	}
 	if c.Username != "" || c.UsernameEnv != "" || c.PasswordFile != "" || c.PasswordEnv != "" {
 		v.credential(at, c)
 		if src.BearerTokenFile != "" {
@@ -219,30 +284,74 @@ func (v *validator) inSource(at, vm string) {
 	}
 }
 
-func (v *validator) mapping(at string, m *Mapping) {
-	v.oneOf(at+".type", m.Type, mappingTypes)
+func (v *validator) mapping(at string, m *Mapping, types []string) {
+	v.oneOf(at+".type", m.Type, types)
 	switch m.Type {
 	case "systemd", "windows":
+		v.without(at, m, "metric", "match", "name", "labels", "running", "latency", "quantile", "scale", "class", "property")
 		v.names(at, m)
 	case "metric":
+		v.without(at, m, "class", "property")
 		v.metric(at, m)
+	case "performance":
+		v.without(at, m, "metric", "match", "labels", "quantile")
+		v.performance(at, m)
+	}
+}
+
+// without refuses keys that say nothing of the mapping's type.
+func (v *validator) without(at string, m *Mapping, fields ...string) {
+	for _, f := range fields {
+		if _, written := v.cfg.at[at+"."+f]; written {
+			v.bad(at+"."+f, fmt.Sprintf("%s.%s says nothing of type %s", at, f, m.Type), "remove it")
+		}
 	}
 }
 
 func (v *validator) names(at string, m *Mapping) {
-	for _, f := range []string{"metric", "match", "name", "labels", "running", "latency", "quantile", "scale"} {
-		if _, written := v.cfg.at[at+"."+f]; written {
-			v.bad(at+"."+f, fmt.Sprintf("%s.%s says nothing of %s services", at, f, m.Type), "remove it; it is for type: metric")
-		}
-	}
 	if (len(m.Names) == 0 || len(m.Names) > maxNames) && !v.reported(at+".names") {
 		v.bad(at+".names", fmt.Sprintf("%s has %d names", at+".names", len(m.Names)), fmt.Sprintf("name the services that matter, up to %d, as [nginx.service, 'postgresql@.*']", maxNames))
 	}
+	v.patterns(at, m)
+}
+
+func (v *validator) patterns(at string, m *Mapping) {
 	for j, name := range m.Names {
 		at := fmt.Sprintf("%s.names[%d]", at, j)
 		if _, err := regexp.Compile("^(?:" + name + ")$"); (err != nil || name == "") && !v.reported(at) {
 			v.bad(at, at+" is no regular expression", "write the name, with \\ before what is meant as it stands")
 		}
+	}
+}
+
+// performance checks what one property of a performance class says.
+func (v *validator) performance(at string, m *Mapping) {
+	if v.required(at+".class", m.Class, "name the class, as Win32_PerfRawData_PerfDisk_LogicalDisk") && !className.MatchString(m.Class) {
+		v.bad(at+".class", at+".class is no performance class", "write it as Win32_PerfRawData_PerfDisk_LogicalDisk")
+	}
+	if v.required(at+".property", m.Property, "name the class's property, as AvgDisksecPerTransfer") && !propertyName.MatchString(m.Property) {
+		v.bad(at+".property", at+".property is no property's name", "write it as AvgDisksecPerTransfer")
+	}
+	v.required(at+".name", m.Name, "say what its services are called; the instance's name comes after it")
+	if len(m.Names) > maxNames {
+		v.bad(at+".names", fmt.Sprintf("%s has %d names", at+".names", len(m.Names)), fmt.Sprintf("name up to %d instances, or leave it out for all", maxNames))
+	}
+	v.patterns(at, m)
+	if m.Running == (m.Latency != "") {
+		v.bad(at, at+" needs one of running and latency", "write running: true if the value says whether it runs, or latency: value or mean")
+	}
+	if m.Latency != "" {
+		v.oneOf(at+".latency", m.Latency, latencies[:2])
+	}
+	if m.Latency == "mean" && strings.HasPrefix(m.Class, "Win32_PerfFormattedData_") {
+		v.bad(at+".latency", at+".latency is mean, and the class's numbers are finished ones", "write latency: value, or the class with RawData in its name")
+	}
+	v.scale(at, m)
+}
+
+func (v *validator) scale(at string, m *Mapping) {
+	if _, written := v.cfg.at[at+".scale"]; written && m.Scale <= 0 && !v.reported(at+".scale") {
+		v.bad(at+".scale", fmt.Sprintf("%s.scale is %v", at, m.Scale), "write what makes seconds of it, as 0.001 for milliseconds")
 	}
 }
 
@@ -272,9 +381,7 @@ func (v *validator) metric(at string, m *Mapping) {
 		v.bad(at+".quantile", fmt.Sprintf("%s.quantile is %v, and latency %s", at, m.Quantile, quote(m.Latency)),
 			"write latency: quantile, and quantile between 0 and 1, as 0.95")
 	}
-	if _, written := v.cfg.at[at+".scale"]; written && m.Scale <= 0 && !v.reported(at+".scale") {
-		v.bad(at+".scale", fmt.Sprintf("%s.scale is %v", at, m.Scale), "write what makes seconds of it, as 0.001 for milliseconds")
-	}
+	v.scale(at, m)
 }
 
 func (v *validator) label(at, name string) {

@@ -61,8 +61,11 @@ func HostURL(host string) (*url.URL, error) {
 
 // windows checks a source of Windows hosts.
 func (v *validator) windows(i int, at func(string) string) {
-	src := &v.cfg.Sources[i]
-	plain := v.hosts(i, at)
+	v.windowsLogin(at, &v.cfg.Sources[i], v.hosts(i, at))
+}
+
+// windowsLogin checks how a source logs in at its Windows hosts, one of which may be spoken to over plain http.
+func (v *validator) windowsLogin(at func(string) string, src *Source, plain bool) {
 	v.windowsCredential(at, src, &src.Credential, plain)
 	if src.Acting != nil {
 		v.windowsCredential(func(field string) string { return at("acting." + field) }, src, src.Acting, plain)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -82,6 +83,7 @@ type Client struct {
 	newID func() string // of a message
 
 	requests, sent, received atomic.Uint64
+	peer                     atomic.Pointer[netip.Addr]
 }
 
 // New checks the options. It does not connect: the first call does.
@@ -269,6 +271,14 @@ func (c *Client) Close() {
 
 // Host is the host and port the client speaks to.
 func (c *Client) Host() string { return c.url.Host }
+
+// Peer is the address that the last connection was made to, zero if there was none.
+func (c *Client) Peer() netip.Addr {
+	if addr := c.peer.Load(); addr != nil {
+		return *addr
+	}
+	return netip.Addr{}
+}
 
 // Traffic counts messages sent, and the bytes of envelopes sent and received, sealing and HTTP not counted.
 type Traffic struct{ Requests, Sent, Received uint64 }

@@ -10,7 +10,7 @@ import (
 
 // What errors of a call mean, for errors.Is.
 var (
-	ErrCredentials  = errors.New("credentials refused")           // 401; not sent again for five minutes
+	ErrCredentials  = errors.New("credentials refused")           // 401; not sent again for a while
 	ErrAccessDenied = errors.New("access denied")                 // logged in, and not allowed this
 	ErrTimedOut     = errors.New("no answer in time")             // the host's own limit, or ours
 	ErrQuota        = errors.New("quota of the host is used up")  // too many shells or operations

@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	// holdOff is how long a refused password is not sent again. A changed one is tried at once.
-	holdOff = 5 * time.Minute
-	// defaultPatience is how long a password that nobody has accepted yet is tried at one host only, before others do not
-	// wait for that host any more.
+	// holdOff is how long a refused password is not sent again at first; each time that it is refused again it is twice as long, up
+	// to longestHoldOff. A changed one is tried at once.
+	holdOff        = 5 * time.Minute
+	longestHoldOff = time.Hour
+	// defaultPatience is how long a password that nobody has accepted yet is tried at one host only, before another one is tried
+	// that does not wait for that host any more.
 	defaultPatience = 2 * time.Second
 	// acceptance is how long a password that one host has accepted is tried at the others all at once: later it may have expired.
 	acceptance = 2 * time.Second
@@ -60,7 +62,11 @@ func (c *Client) Refused() bool {
 		return false
 	}
 	password, err := c.opts.Password()
-	return err == nil && c.opts.Logins.isRefused(c.key(password))
+	if err != nil {
+		return false
+	}
+	_, refused := c.opts.Logins.held(c.key(password))
+	return refused
 }
 
 // key stands for what is sent to prove who the client is. A local account is another one at every host.
@@ -82,8 +88,14 @@ type Logins struct {
 	mu       sync.Mutex
 	accepted secret
 	when     time.Time // it was
-	refused  map[secret]time.Time
+	refused  map[secret]hold
 	trying   chan struct{} // closed when the lone attempt is over, nil if there is none
+}
+
+// hold is how long a secret is not sent.
+type hold struct {
+	until time.Time
+	whole time.Duration
 }
 
 // enter asks whether a secret may be tried now, and waits while another host tries one that nobody has accepted yet. leave
@@ -91,11 +103,9 @@ type Logins struct {
 func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err error) {
 	patience := l.patience
 	setDefault(&patience, defaultPatience)
-	enough := time.NewTimer(patience)
-	defer enough.Stop()
 	for {
-		if l.isRefused(s) {
-			return nil, fmt.Errorf("the same password was refused less than %s ago: %w", holdOff, ErrCredentials)
+		if until, refused := l.held(s); refused {
+			return nil, fmt.Errorf("the same password was refused, and is not sent again before %s: %w", until.UTC().Format(time.TimeOnly+" UTC"), ErrCredentials)
 		}
 		l.mu.Lock()
 		accepted := l.accepted == s && time.Since(l.when) < acceptance
@@ -109,14 +119,28 @@ func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err er
 		}
 		busy := l.trying
 		l.mu.Unlock()
-		select {
-		case <-busy:
-		case <-enough.C:
-			return l.leave(s, nil), nil
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for another log-in: %w", ctx.Err())
+		if err := l.wait(ctx, busy, patience); err != nil {
+			return nil, fmt.Errorf("wait for another log-in: %w", err)
 		}
 	}
+}
+
+// wait waits for a lone attempt. One that takes too long is not waited for any more, and makes room for one other.
+func (l *Logins) wait(ctx context.Context, busy chan struct{}, patience time.Duration) error {
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	select {
+	case <-busy:
+	case <-enough.C:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.trying == busy {
+			l.trying = nil
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
 }
 
 func (l *Logins) leave(s secret, done chan struct{}) func(error) {
@@ -125,24 +149,24 @@ func (l *Logins) leave(s secret, done chan struct{}) func(error) {
 		switch {
 		case err == nil:
 			l.accepted, l.when = s, time.Now()
+			delete(l.refused, s)
 		case isRefusal(err):
 			l.hold(s)
 		}
-		if done != nil && l.trying == done {
+		if l.trying == done {
 			l.trying = nil
 		}
 		l.mu.Unlock()
-		if done != nil {
-			close(done)
-		}
+		close(done)
 	}
 }
 
-func (l *Logins) isRefused(s secret) bool {
+// held is until when a secret is not sent, false if it may be.
+func (l *Logins) held(s secret) (until time.Time, refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until, ok := l.refused[s]
-	return ok && time.Now().Before(until)
+	h := l.refused[s]
+	return h.until, time.Now().Before(h.until)
 }
 
 func (l *Logins) hold(s secret) {
@@ -150,15 +174,20 @@ func (l *Logins) hold(s secret) {
 		l.accepted = secret{}
 	}
 	now := time.Now()
-	for old, until := range l.refused {
-		if now.After(until) {
+	for old, h := range l.refused {
+		if now.After(h.until.Add(longestHoldOff)) {
 			delete(l.refused, old)
 		}
 	}
 	if l.refused == nil {
-		l.refused = map[secret]time.Time{}
+		l.refused = map[secret]hold{}
 	}
-	l.refused[s] = now.Add(holdOff)
+	was := l.refused[s]
+	if now.Before(was.until) { // several were refused at the same time
+		return
+	}
+	whole := min(max(2*was.whole, holdOff), longestHoldOff)
+	l.refused[s] = hold{now.Add(whole), whole}
 }
 
 // Forget makes a refused password one that may be tried again: somebody asked for it.

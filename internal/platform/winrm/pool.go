@@ -123,6 +123,10 @@ func (p *pool) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, unwrapped(ctx, err)
 	}
+	if tcp, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
+		addr := tcp.AddrPort().Addr().Unmap()
+		p.client.peer.Store(&addr)
+	}
 	c := newConn(p.client, raw)
 	if u.Scheme != "https" {
 		return c, nil

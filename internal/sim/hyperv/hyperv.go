@@ -139,7 +139,9 @@ type Guest struct {
 	OS       string // as the guest names itself: Windows Server 2022 Datacenter
 	IPs      []string
 	Services []Service
-	Endpoint bool // the guest serves WS-Management itself
+	// DiskLatency is how long each of its 100 transfers a second takes; default 5 ms.
+	DiskLatency time.Duration
+	Endpoint    bool // the guest serves WS-Management itself
 }
 
 // Service is a Windows service of a guest.

@@ -1,6 +1,7 @@
 package hyperv
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
@@ -161,6 +162,7 @@ func (m *model) add(spec VM, on *node) error {
 		state: vmRunning, started: m.at.Add(-48 * time.Hour),
 	}
 	made.guest.Services = append([]Service(nil), spec.Guest.Services...)
+	made.guest.DiskLatency = cmp.Or(spec.Guest.DiskLatency, 5*time.Millisecond)
 	made.created = made.name
 	if made.vcpus == 0 {
 		made.vcpus = 2

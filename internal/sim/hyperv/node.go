@@ -296,12 +296,15 @@ func (t *nodeMachine) storageSettings(m *model, add func(map[string]any)) {
 // port is the device GUID of a VM's network adapter.
 func (m *model) port(vm *vm) string { return m.guid("port", vm.index) }
 
+// mac is the address of a VM's network adapter, as Hyper-V writes it.
+func (v *vm) mac() string { return fmt.Sprintf("00155D%06X", 0x10000+v.index) }
+
 func (t *nodeMachine) portSettings(m *model, add func(map[string]any)) {
 	here, _ := t.mine(m)
 	for _, vm := range here {
 		add(map[string]any{
 			"InstanceID": "Microsoft:" + vm.id + `\` + m.port(vm), "ElementName": t.local("Network Adapter", "Netzwerkadapter"), "ResourceType": 10,
-			"ResourceSubType": "Microsoft:Hyper-V:Synthetic Ethernet Port", "Address": fmt.Sprintf("00155D%06X", 0x10000+vm.index), "StaticMacAddress": false,
+			"ResourceSubType": "Microsoft:Hyper-V:Synthetic Ethernet Port", "Address": vm.mac(), "StaticMacAddress": false,
 			"VirtualSystemIdentifiers": []string{"{" + m.port(vm) + "}"}, "VirtualQuantity": uint64(1), "ClusterMonitored": true,
 		})
 	}
