@@ -29,7 +29,8 @@ func windowsGuests(t *testing.T, n int) *hyperv.Cluster {
 		vms = append(vms, hyperv.VM{MemoryBytes: 2 << 30, Guest: hyperv.Guest{
 			Hostname: "guest", OS: "Windows Server 2022 Datacenter", IPs: []string{"192.0.2.1"}, Endpoint: true,
 			Services: []hyperv.Service{
-				{Name: "W3SVC", State: "Running", StartMode: "Auto"}, {Name: "Spooler", State: "Stopped", StartMode: "Manual"},
+				{Name: "W3SVC", State: "Running", StartMode: "Auto"},
+				{Name: "Spooler", State: "Stopped", StartMode: "Manual"},
 				{Name: "BITS", State: "Start Pending", StartMode: "Auto"},
 			},
 		}})

@@ -3,7 +3,7 @@ package capture
 // Class is a class of WMI, and where it is.
 type Class struct{ Namespace, Name string }
 
-// Classes are what protip asks Windows hosts for, or may: Hyper-V hosts, nodes of failover clusters, and Virtual Server
+// Classes are what protip asks Windows hosts for, or may: Hyper-V hosts, nodes of failover clusters, guests, and Virtual Server
 // 2005. A host that has some of them answers the rest with a fault, which is recorded too.
 func Classes() []Class {
 	var out []Class
@@ -13,6 +13,7 @@ func Classes() []Class {
 	}{
 		{"root/cimv2", []string{
 			"Win32_OperatingSystem", "Win32_ComputerSystem", "Win32_Processor", "Win32_LogicalDisk", "Win32_Service",
+			"Win32_ComputerSystemProduct", "Win32_NetworkAdapterConfiguration", "Win32_PerfRawData_PerfDisk_LogicalDisk",
 			"Win32_PerfRawData_HvStats_HyperVHypervisor", "Win32_PerfRawData_HvStats_HyperVHypervisorLogicalProcessor",
 			"Win32_PerfRawData_HvStats_HyperVHypervisorRootVirtualProcessor", "Win32_PerfRawData_HvStats_HyperVHypervisorVirtualProcessor",
 			"Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryBalancer", "Win32_PerfRawData_BalancerStats_HyperVDynamicMemoryVM",
