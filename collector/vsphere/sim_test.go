@@ -143,6 +143,7 @@ func (c *console) do(f func(ctx context.Context, client *govmomi.Client) error) 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	sc := soap.NewClient(c.vc.URL(), true)
+	defer sc.CloseIdleConnections()
 	vc, err := vim25.NewClient(ctx, sc)
 	if err != nil {
 		c.t.Fatal(err)

@@ -88,11 +88,28 @@ func (s *soak) up(seen map[string]bool) bool {
 	return len(seen) == len(s.names)*soakVMs
 }
 
-// held is what this process and the vCenters hold.
-type held struct{ goroutines, sessions, heap int }
+// held is what this process and the vCenters hold. Goroutines are those that serve no connection: how many of these a source has
+// differs with what it asks at once.
+type held struct{ goroutines, connections, sessions, heap int }
 
-// rest restarts the vCenters, which ends all idle connections, waits until every source is up, and says what is held then.
-func (s *soak) rest(atMost *held) held {
+// goroutines counts those that serve no connection, and the connections of clients.
+func goroutines() (others, connections int) {
+	stacks := make([]byte, 4<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		switch {
+		case strings.Contains(stack, "net/http.(*persistConn).readLoop("):
+			connections++
+		case strings.Contains(stack, "net/http.(*persistConn)."), strings.Contains(stack, "created by net/http.(*Server).Serve "),
+			strings.Contains(stack, "net/http.(*connReader).backgroundRead("):
+		default:
+			others++
+		}
+	}
+	return others, connections
+}
+
+// restart restarts the vCenters, so that all start from the same, and waits until every source is up.
+func (s *soak) restart() {
 	s.t.Helper()
 	for _, vc := range s.vcs {
 		vc.Stop()
@@ -101,29 +118,33 @@ func (s *soak) rest(atMost *held) held {
 		}
 	}
 	_ = s.clock.Sleep(s.t.Context(), 3*interval) // beyond which no value of before is shown
-	var h held
 	seen := map[string]bool{}
-	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		up := s.up(seen)
-		if up {
-			runtime.GC()
-			var mem runtime.MemStats
-			runtime.ReadMemStats(&mem)
-			h = held{goroutines: runtime.NumGoroutine(), heap: int(mem.HeapAlloc)}
-			for _, vc := range s.vcs {
-				h.sessions += vc.Sessions()
-			}
-			if h.sessions == len(s.vcs) && (atMost == nil || h.goroutines <= atMost.goroutines && h.heap <= atMost.heap) {
-				return h
-			}
-		}
-		if time.Now().After(end) {
-			if !up {
-				s.t.Fatalf("not every source is up again, and %d VMs have been seen: %+v\n%s", len(seen), s.fleet.Snapshot().Sources(), stacks())
-			}
-			return h
+	s.eventually("every source is up and every VM is seen", func() bool { return s.up(seen) })
+}
+
+// look says what is held now.
+func (s *soak) look() (h held) {
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	h.heap = int(mem.HeapAlloc)
+	h.goroutines, h.connections = goroutines()
+	for _, vc := range s.vcs {
+		h.sessions += vc.Sessions()
+	}
+	return h
+}
+
+// calm is what is held when the least is under way.
+func (s *soak) calm() held {
+	least := s.look()
+	for range 20 {
+		time.Sleep(50 * time.Millisecond)
+		if h := s.look(); h.goroutines < least.goroutines {
+			least = h
 		}
 	}
+	return least
 }
 
 // TestAnHourOfFaults: a fault every minute for an hour, on one of three vCenters or on all, in an order that a seed gives.
@@ -151,6 +172,7 @@ func TestAnHourOfFaults(t *testing.T) {
 		}))
 	}
 	s.fleet = inventory.NewFleet(infos...)
+	bare, _ := goroutines()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i, src := range sources {
@@ -163,30 +185,40 @@ func TestAnHourOfFaults(t *testing.T) {
 	t.Cleanup(stop)
 
 	s.minutes(warm)
-	before := s.rest(nil)
+	s.restart()
+	before := s.calm()
 	logIns := s.logIns()
 	began := s.clock.Now()
 	s.minutes(minutes)
 	faulty := s.clock.Now().Sub(began)
-	// Each connection is three goroutines of this process, and how many there are differs by a few; what leaks with each fault
-	// does not.
-	limit := held{goroutines: before.goroutines + 45, sessions: len(s.vcs), heap: before.heap + before.heap/4 + 2<<20}
-	after := s.rest(&limit)
-	t.Logf("%d faults in %v: %d goroutines, %d sessions, %.1f MB; before %d, %d, %.1f MB; %d log-ins at 3 vCenters", minutes, faulty.Round(time.Second),
-		after.goroutines, after.sessions, float64(after.heap)/1e6, before.goroutines, before.sessions, float64(before.heap)/1e6, s.logIns()-logIns)
-	if after.goroutines > limit.goroutines {
-		t.Errorf("goroutines grew from %d to %d: %s", before.goroutines, after.goroutines, stacks())
-	}
-	if after.sessions != limit.sessions {
-		t.Errorf("%d sessions, want one at each vCenter", after.sessions)
-	}
-	if after.heap > limit.heap {
-		t.Errorf("heap grew from %d to %d bytes", before.heap, after.heap)
-	}
+	// A source may keep eight connections for its next calls. What it left behind at a fault would be beyond that.
+	s.eventually("no more connections than sources keep", func() bool { _, n := goroutines(); return n <= 8*len(s.vcs) })
+	// What is under way differs by a call or two. What one fault in five leaves behind is twelve.
+	limit := held{goroutines: before.goroutines + 5, sessions: len(s.vcs), heap: before.heap + before.heap/4 + 2<<20}
+	s.restart()
+	var after held
+	s.eventually("no more is held than before", func() bool {
+		after = s.look()
+		return after.goroutines <= limit.goroutines && after.sessions == limit.sessions && after.heap <= limit.heap
+	})
+	t.Logf("%d faults in %v: %d goroutines and %d connections, %d sessions, %.1f MB; before %d and %d, %d, %.1f MB; %d log-ins at 3 vCenters",
+		minutes, faulty.Round(time.Second), after.goroutines, after.connections, after.sessions, float64(after.heap)/1e6,
+		before.goroutines, before.connections, before.sessions, float64(before.heap)/1e6, s.logIns()-logIns)
 	stop()
+	s.eventually("all that the sources began has ended", func() bool { n, connections := goroutines(); return n <= bare && connections == 0 })
 	for i, vc := range s.vcs {
 		if n := vc.Sessions(); n != 0 {
 			t.Errorf("%d sessions at %s after the end", n, s.names[i])
+		}
+	}
+}
+
+// eventually waits for what must come once nothing fails any more.
+func (s *soak) eventually(what string, ok func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("not within a minute: %s; %+v; sources %+v\n%s", what, s.look(), s.fleet.Snapshot().Sources(), stacks())
 		}
 	}
 }
