@@ -82,6 +82,9 @@ func (r *Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // String is pack/rule.
 func (r *Rule) String() string { return r.Pack.Name + "/" + r.Name }
 
+// NeedsHistory reports whether the rule reads more than the fleet as it is now.
+func (r *Rule) NeedsHistory() bool { return len(r.with) > 0 }
+
 // SettleRange is how long after a change the rule still judges what was before it: the longest range in with, every, and for.
 func (r *Rule) SettleRange() time.Duration { return r.reach + r.Every + r.For }
 

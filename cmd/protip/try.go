@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/promslog"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
@@ -178,7 +179,7 @@ func try(ctx context.Context, c *console, src config.Source, password string) er
 		app.Trial
 		Config string `json:"config"`
 	}{trial, permanent}
-	return c.print(out, func(w *tabwriter.Writer) { printTrial(w, trial, permanent) })
+	return c.print(out, func(w *tabwriter.Writer) { printTrial(w, trial, src.Name, permanent) })
 }
 
 // permanentConfig is the configuration that keeps watching the source, as YAML.
@@ -202,9 +203,12 @@ func permanentConfig(src config.Source) (string, error) {
 	return string(text), err
 }
 
-func printTrial(w *tabwriter.Writer, t app.Trial, permanent string) {
-	fmt.Fprintf(w, "%s, %s, %s, %d of them running\n",
-		plural(len(t.Clusters), "cluster"), plural(t.Hosts, "host"), plural(t.VMs, "VM"), t.Running)
+func printTrial(w *tabwriter.Writer, t app.Trial, name, permanent string) {
+	hosts := plural(t.Hosts, "host")
+	if t.Resting+t.Lost > 0 {
+		hosts += fmt.Sprintf(" (%d in maintenance, %d out of reach)", t.Resting, t.Lost)
+	}
+	fmt.Fprintf(w, "%s, %s, %s, %d of them running\n", plural(len(t.Clusters), "cluster"), hosts, plural(t.VMs, "VM"), t.Running)
 	for _, missing := range t.Missing {
 		fmt.Fprintf(w, "note: %s\n", missing)
 	}
@@ -212,11 +216,14 @@ func printTrial(w *tabwriter.Writer, t app.Trial, permanent string) {
 	for _, c := range t.Clusters {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", printable(c.Name), c.Hosts, drsWords(c.DRS), haWords(c.HA))
 	}
-	fmt.Fprintln(w, "\nHOTTEST HOST\tCLUSTER\tCPU\tMEMORY\tITS VMS WAIT")
+	fmt.Fprintln(w, "\nHOTTEST HOST\tCLUSTER\tCPU\tMEMORY\tITS VMS WAIT\tSTATE")
 	for _, h := range t.Hottest {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", printable(h.Name), printable(h.Cluster), percent(h.CPU), percent(h.Memory), percent(h.Contention))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n",
+			printable(h.Name), printable(h.Cluster), percent(h.CPU), percent(h.Memory), percent(h.Contention), h.State)
 	}
-	if len(t.Waiting) > 0 {
+	if len(t.Waiting) == 0 {
+		fmt.Fprintln(w, "\nno VM is seen waiting for CPU for 2 % of the time or more")
+	} else {
 		fmt.Fprintln(w, "\nWAITING VM\tHOST\tWAITS")
 		for _, vm := range t.Waiting {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(vm.Name), printable(vm.Host), percent(&vm.Contention))
@@ -224,12 +231,17 @@ func printTrial(w *tabwriter.Writer, t app.Trial, permanent string) {
 	}
 	fmt.Fprintln(w)
 	if len(t.Tips) == 0 {
-		fmt.Fprintln(w, "no rule of the shipped packs holds now")
+		fmt.Fprintln(w, "no rule of the shipped packs that one look is enough for holds now")
 	}
 	for _, tip := range t.Tips {
-		fmt.Fprintf(w, "%s: would be a %s tip of %s if it goes on for %s\n", printable(tip.Summary), tip.Severity, tip.Rule, tip.For)
+		fmt.Fprintf(w, "%s: would be a %s tip of %s if it goes on for %s\n", printable(tip.Summary), tip.Severity, tip.Rule, model.Duration(tip.For))
 	}
-	fmt.Fprintf(w, "\nTo keep watching, write this to protip.yml and the password to the file it names, then: protip run\n\n%s", permanent)
+	if n := len(t.NeedHistory); n > 0 {
+		fmt.Fprintf(w, "not judged, for one look has no history: %s\n", plural(n, "rule"))
+	}
+	fmt.Fprintf(w, "\nTo keep watching, write what follows to protip.yml, and:\n\n")
+	fmt.Fprintf(w, "  (umask 077; cat > %s.password)   # type the password, Enter, Ctrl-D\n", name)
+	fmt.Fprintf(w, "  protip check source %s\n  protip run\n\n%s", name, permanent)
 }
 
 func drsWords(d inventory.DRS) string {

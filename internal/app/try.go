@@ -31,12 +31,16 @@ const (
 type Trial struct {
 	Clusters []TrialCluster `json:"clusters"`
 	Hosts    int            `json:"hosts"`
+	Resting  int            `json:"hosts_in_maintenance"`
+	Lost     int            `json:"hosts_out_of_reach"`
 	VMs      int            `json:"vms"`
 	Running  int            `json:"vms_running"`
 	Hottest  []TrialHost    `json:"hottest_hosts"` // by CPU
 	Waiting  []TrialVM      `json:"waiting_vms"`   // by CPU contention
 	Tips     []TrialTip     `json:"tips"`
 	Missing  []string       `json:"missing,omitempty"` // what could not be seen, in words
+	// NeedHistory are the rules that one look is not enough for, as pack/rule.
+	NeedHistory []string `json:"rules_that_need_history"`
 }
 
 // TrialCluster is a cluster and what its own automation is set to.
@@ -51,6 +55,7 @@ type TrialCluster struct {
 type TrialHost struct {
 	Name       string   `json:"name"`
 	Cluster    string   `json:"cluster,omitempty"`
+	State      string   `json:"state,omitempty"` // maintenance, disconnected, unreachable, off; empty if it is there to run VMs
 	CPU        *float64 `json:"cpu_usage_ratio"`
 	Memory     *float64 `json:"memory_usage_ratio"`
 	Contention *float64 `json:"cpu_contention_ratio"`
@@ -163,15 +168,21 @@ func anyRunning(vms []inventory.VMView) bool {
 }
 
 func lookAt(snap *inventory.Snapshot, set *rules.Set, now time.Time) Trial {
-	t := Trial{Clusters: []TrialCluster{}, Hottest: []TrialHost{}, Waiting: []TrialVM{}, Tips: []TrialTip{}}
+	t := Trial{Clusters: []TrialCluster{}, Hottest: []TrialHost{}, Waiting: []TrialVM{}, Tips: []TrialTip{}, NeedHistory: []string{}}
 	for c := range snap.Clusters() {
 		t.Clusters = append(t.Clusters, TrialCluster{Name: c.Name, Hosts: len(snap.HostsOf(c.ID)), DRS: c.DRS, HA: c.HA})
 	}
 	for h := range snap.Hosts() {
 		t.Hosts++
 		host := TrialHost{
-			Name: h.Name, CPU: value(h.Samples, inventory.HostCPUUsageRatio),
+			Name: h.Name, State: stateOf(h.Host), CPU: value(h.Samples, inventory.HostCPUUsageRatio),
 			Memory: value(h.Samples, inventory.HostMemoryUsageRatio), Contention: value(h.Samples, inventory.HostCPUContention),
+		}
+		if h.Maintenance {
+			t.Resting++
+		}
+		if h.Connection != inventory.Connected {
+			t.Lost++
 		}
 		if c, ok := snap.Cluster(h.Cluster); ok {
 			host.Cluster = c.Name
@@ -197,7 +208,7 @@ func lookAt(snap *inventory.Snapshot, set *rules.Set, now time.Time) Trial {
 	slices.SortStableFunc(t.Waiting, func(a, b TrialVM) int { return cmp.Compare(b.Contention, a.Contention) })
 	t.Hottest = t.Hottest[:min(len(t.Hottest), trialLength)]
 	t.Waiting = t.Waiting[:min(len(t.Waiting), trialLength)]
-	findings, _ := set.Eval(rules.Input{Snapshot: snap, Now: now})
+	findings, stats := set.Eval(rules.Input{Snapshot: snap, Now: now})
 	for _, f := range findings {
 		if f.When == rules.True {
 			t.Tips = append(t.Tips, TrialTip{
@@ -205,7 +216,26 @@ func lookAt(snap *inventory.Snapshot, set *rules.Set, now time.Time) Trial {
 			})
 		}
 	}
+	for r := range stats {
+		if r.NeedsHistory() {
+			t.NeedHistory = append(t.NeedHistory, r.String())
+		}
+	}
+	slices.Sort(t.NeedHistory)
 	return t
+}
+
+// stateOf is why a host runs no VMs or is not measured, empty if it does and is.
+func stateOf(h *inventory.Host) string {
+	switch {
+	case h.Connection != inventory.Connected:
+		return string(h.Connection)
+	case h.Power != inventory.PowerOn:
+		return string(h.Power)
+	case h.Maintenance:
+		return "maintenance"
+	}
+	return ""
 }
 
 func value(s inventory.Samples, m inventory.Metric) *float64 {
