@@ -56,7 +56,6 @@ func (c *cluster) begin(now time.Time) error {
 	c.began, c.heard = now, time.Time{}
 	for _, n := range c.nodes {
 		c.lose(n)
-		n.tried, n.failure = false, nil
 		if err := n.dial(); err != nil {
 			return err
 		}

@@ -39,9 +39,6 @@ type node struct {
 	views   map[string]*view
 	meter   hostMeter
 	free    float64 // bytes of memory
-
-	tried   bool // in this Watch
-	failure error
 }
 
 func newNode(opts winrm.Options, addr string) *node {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/protip/protip/collector"
@@ -18,8 +17,6 @@ import (
 
 const (
 	defaultInterval = 20 * time.Second
-	// patience is how long a listing waits for hosts that neither answer nor fail, in real time.
-	patience = 5 * time.Second
 	// requestsPerCycle is how many messages a host is sent in one interval at most, but for the first, which lists everything, and
 	// where one answer takes several pages.
 	requestsPerCycle = 12
@@ -80,79 +77,54 @@ func New(opts Options) (*Source, error) {
 
 // Refreshed implements collector.Refreshing.
 func (s *Source) Refreshed() bool {
-	for _, n := range s.cluster.nodes {
-		client, err := winrm.New(n.opts)
-		if err != nil || n.opts.Password == nil || client.Refused() {
-			return false
-		}
-		client.Close()
+	hosts := make([]winrm.Options, len(s.cluster.nodes))
+	for i, n := range s.cluster.nodes {
+		hosts[i] = n.opts
 	}
-	return true
+	return winrm.Refreshed(hosts)
 }
 
-// Watch implements collector.Source. Each host is asked at a pace of its own, and tried again by itself. The listing is complete when
-// each has answered or failed, or one has answered and others have done neither for a while: what these have comes later, as changes.
-// Everything is listed again every few minutes. Watch ends when no host is left that answers.
+// Watch implements collector.Source. Each host is asked at a pace of its own, and tried again by itself; everything is listed again every
+// few minutes. Watch ends when no host is left that answers.
 func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	w := &watch{Source: s, emit: emit, end: cancel, answered: make(chan struct{}), resolved: make(chan struct{})}
+	w := &watch{Source: s, emit: emit}
 	if err := s.cluster.begin(s.opts.Clock.Now()); err != nil {
 		return fmt.Errorf("source %q: %w", s.opts.Name, err)
 	}
 	defer s.cluster.hangUp()
-	var wg sync.WaitGroup
-	start := func(run func(context.Context) error) {
-		wg.Go(func() {
-			if err := collector.Contain(func() error { return run(ctx) }); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	for i, n := range s.cluster.nodes {
-		start(func(ctx context.Context) error { return w.keep(ctx, n, i) })
-	}
-	start(w.list)
-	wg.Wait()
-	return context.Cause(ctx)
+	return collector.Rounds{
+		Hosts: len(s.cluster.nodes), Interval: s.opts.Interval, Clock: s.opts.Clock, Announce: w.announce,
+		Look: func(ctx context.Context, i int) (time.Duration, error) { return w.ask(ctx, s.cluster.nodes[i]) },
+	}.Run(ctx)
 }
 
 // watch is one Watch.
 type watch struct {
 	*Source
-	emit func(inventory.Delta)
-	end  context.CancelCauseFunc
-
-	// Under the cluster's lock:
-	listed   bool
-	answered chan struct{} // closed when one host has answered
-	resolved chan struct{} // closed when each has answered or failed
+	emit   func(inventory.Delta)
+	listed bool // under the cluster's lock
 }
 
-// keep asks one host at each interval until ctx is done.
-func (w *watch) keep(ctx context.Context, n *node, place int) error {
-	pause := w.opts.Interval/2 + w.opts.Interval/2*time.Duration(place)/time.Duration(len(w.cluster.nodes)) // all at once would be a burst
-	for {
-		began := w.opts.Clock.Now()
-		err := w.look(ctx, n)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, collector.ErrDuplicate) {
-			return err
-		}
-		w.settled(n, err)
-		if errors.Is(err, winrm.ErrQuota) {
-			n.skip = min(2*n.skip+1, 15)
-			pause = w.opts.Interval * time.Duration(n.skip)
-		} else if err == nil {
-			n.skip = 0
-		}
-		if w.opts.Clock.Sleep(ctx, max(pause-w.opts.Clock.Now().Sub(began), w.opts.Interval/10)) != nil {
-			return ctx.Err()
-		}
-		pause = w.opts.Interval
+// ask looks at one host, and says what it costs that it does not answer. One that has no room for more is left alone for longer each time.
+func (w *watch) ask(ctx context.Context, n *node) (pause time.Duration, err error) {
+	err = w.look(ctx, n)
+	if ctx.Err() != nil || errors.Is(err, collector.ErrDuplicate) {
+		return 0, err
 	}
+	if err == nil {
+		n.skip = 0
+		return 0, nil
+	}
+	w.opts.Observer.Fault("host", err)
+	w.change(func(c *cluster) []inventory.SampleSet { c.lose(n); return nil })
+	switch {
+	case errors.Is(err, winrm.ErrCredentials): // asked again soon, the account might be locked
+		err = fmt.Errorf("%w: %w", collector.ErrCredentials, err)
+	case errors.Is(err, winrm.ErrQuota):
+		n.skip = min(2*n.skip+1, 15)
+		pause = w.opts.Interval * time.Duration(n.skip)
+	}
+	return pause, err
 }
 
 // look asks one host everything that is due, in bounded time.
@@ -185,29 +157,6 @@ func (w *watch) look(ctx context.Context, n *node) error {
 	return err
 }
 
-// list waits for the hosts and emits the listing, again and again.
-func (w *watch) list(ctx context.Context) error {
-	select {
-	case <-w.answered:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	select {
-	case <-w.resolved:
-	case <-late.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	for {
-		w.announce()
-		if err := w.opts.Clock.Sleep(ctx, inventory.SlowInterval); err != nil {
-			return ctx.Err()
-		}
-	}
-}
-
 // announce emits everything that is known, as a listing.
 func (w *watch) announce() {
 	c := w.cluster
@@ -233,49 +182,5 @@ func (w *watch) change(f func(*cluster) []inventory.SampleSet) {
 	d.Samples = samples
 	if len(d.Clusters)+len(d.Hosts)+len(d.VMs)+len(d.Datastores)+len(d.Removed)+len(d.Samples) > 0 {
 		w.emit(d)
-	}
-}
-
-// settled notes that a host has answered (nil) or why it has not, and ends the Watch if none has that was tried.
-func (w *watch) settled(n *node, failure error) {
-	if failure != nil {
-		w.opts.Observer.Fault("host", failure)
-		w.change(func(c *cluster) []inventory.SampleSet { c.lose(n); return nil })
-	}
-	c := w.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n.tried, n.failure = true, failure
-	var failures []error
-	refused, resolved := false, true
-	for _, n := range c.nodes {
-		resolved = resolved && n.tried
-		if n.failure != nil {
-			failures = append(failures, n.failure)
-			refused = refused || errors.Is(n.failure, winrm.ErrCredentials)
-		}
-	}
-	if failure == nil {
-		closeOnce(w.answered)
-	}
-	if resolved {
-		closeOnce(w.resolved)
-	}
-	if len(failures) < len(c.nodes) {
-		return
-	}
-	why := errors.Join(failures...)
-	if refused { // asked again soon, the account might be locked
-		why = fmt.Errorf("%w: %w", collector.ErrCredentials, why)
-	}
-	w.end(why)
-}
-
-// closeOnce closes a channel that one goroutine at a time may close.
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
 	}
 }

@@ -31,11 +31,9 @@ type host struct {
 	client *winrm.Client // of this Watch
 
 	// Under the watch's lock:
-	facts   *inventory.Host         // nil until it answered once
-	vms     map[string]inventory.VM // by name: Virtual Server shows no other key
-	up      bool
-	tried   bool // in this Watch
-	failure error
+	facts *inventory.Host         // nil until it answered once
+	vms   map[string]inventory.VM // by name: Virtual Server shows no other key
+	up    bool
 }
 
 // answer is what a host said once.

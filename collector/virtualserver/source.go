@@ -22,8 +22,6 @@ import (
 
 const (
 	defaultInterval = 20 * time.Second
-	// patience is how long a listing waits for hosts that neither answer nor fail, in real time.
-	patience = 5 * time.Second
 	// lane is how many hosts are asked at once.
 	lane = 16
 )
@@ -73,73 +71,64 @@ func New(opts Options) (*Source, error) {
 
 // Refreshed implements collector.Refreshing.
 func (s *Source) Refreshed() bool {
-	for _, h := range s.hosts {
-		client, err := winrm.New(h.opts)
-		if err != nil || h.opts.Password == nil || client.Refused() {
-			return false
-		}
-		client.Close()
+	hosts := make([]winrm.Options, len(s.hosts))
+	for i, h := range s.hosts {
+		hosts[i] = h.opts
 	}
-	return true
+	return winrm.Refreshed(hosts)
 }
 
-// Watch implements collector.Source. Each host is asked at each interval by itself. The listing is complete when each has answered or
-// failed, or one has answered and others have done neither for a while. Everything is listed again every few minutes. Watch ends
+// Watch implements collector.Source. Each host is asked at each interval by itself; everything is listed again every few minutes. Watch ends
 // when no host is left that answers.
 func (s *Source) Watch(ctx context.Context, emit func(inventory.Delta)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	w := &watch{Source: s, emit: emit, end: cancel, told: map[inventory.ID]any{}, answered: make(chan struct{}), resolved: make(chan struct{})}
-	var wg sync.WaitGroup
-	start := func(run func(context.Context) error) {
-		wg.Go(func() {
-			if err := collector.Contain(func() error { return run(ctx) }); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	for i, h := range s.hosts {
+	w := &watch{Source: s, emit: emit, told: map[inventory.ID]any{}}
+	for _, h := range s.hosts {
 		client, err := winrm.New(h.opts)
 		if err != nil {
 			return fmt.Errorf("source %q: %w", s.opts.Name, err)
 		}
 		defer client.Close()
-		h.up, h.tried, h.failure, h.client = false, false, nil, client
-		start(func(ctx context.Context) error { return w.keep(ctx, h, i) })
+		h.up, h.client = false, client
 	}
-	start(w.list)
-	wg.Wait()
-	return context.Cause(ctx)
+	return collector.Rounds{
+		Hosts: len(s.hosts), Interval: s.opts.Interval, Clock: s.opts.Clock, Announce: w.announce,
+		Look: func(ctx context.Context, i int) (time.Duration, error) { return 0, w.ask(ctx, s.hosts[i]) },
+	}.Run(ctx)
 }
 
 // watch is one Watch.
 type watch struct {
 	*Source
 	emit func(inventory.Delta)
-	end  context.CancelCauseFunc
 
-	mu       sync.Mutex // and of what hosts know
-	listed   bool
-	told     map[inventory.ID]any
-	answered chan struct{} // closed when one host has answered
-	resolved chan struct{} // closed when each has answered or failed
+	mu     sync.Mutex // and of what hosts know
+	listed bool
+	told   map[inventory.ID]any
 }
 
-// keep asks one host at each interval until ctx is done.
-func (w *watch) keep(ctx context.Context, h *host, place int) error {
-	pause := w.opts.Interval/2 + w.opts.Interval/2*time.Duration(place)/time.Duration(len(w.hosts)) // all at once would be a burst
-	for {
-		began := w.opts.Clock.Now()
-		samples, err := w.look(ctx, h)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		w.settled(h, samples, err)
-		if w.opts.Clock.Sleep(ctx, max(pause-w.opts.Clock.Now().Sub(began), w.opts.Interval/10)) != nil {
-			return ctx.Err()
-		}
-		pause = w.opts.Interval
+// ask looks at one host and emits what that changed.
+func (w *watch) ask(ctx context.Context, h *host) error {
+	samples, err := w.look(ctx, h)
+	if ctx.Err() != nil {
+		return err
 	}
+	if err != nil {
+		w.opts.Observer.Fault("host", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h.up = err == nil
+	if w.listed {
+		d := w.delta()
+		d.Samples = samples
+		if len(d.Hosts)+len(d.VMs)+len(d.Removed)+len(d.Samples) > 0 {
+			w.emit(d)
+		}
+	}
+	if errors.Is(err, winrm.ErrCredentials) { // asked again soon, the account might be locked
+		err = fmt.Errorf("%w: %w", collector.ErrCredentials, err)
+	}
+	return err
 }
 
 // look asks one host, in bounded time.
@@ -174,72 +163,14 @@ func (w *watch) look(ctx context.Context, h *host) (samples []inventory.SampleSe
 	return samples, nil
 }
 
-// settled notes what came of a look, emits what that changed, and ends the Watch if no host answers that was tried.
-func (w *watch) settled(h *host, samples []inventory.SampleSet, failure error) {
-	if failure != nil {
-		w.opts.Observer.Fault("host", failure)
-	}
+// announce emits everything that is known, as a listing.
+func (w *watch) announce() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h.tried, h.failure, h.up = true, failure, failure == nil
-	if w.listed {
-		d := w.delta()
-		d.Samples = samples
-		if len(d.Hosts)+len(d.VMs)+len(d.Removed)+len(d.Samples) > 0 {
-			w.emit(d)
-		}
-	}
-	var failures []error
-	refused, resolved := false, true
-	for _, h := range w.hosts {
-		resolved = resolved && h.tried
-		if h.failure != nil {
-			failures = append(failures, h.failure)
-			refused = refused || errors.Is(h.failure, winrm.ErrCredentials)
-		}
-	}
-	if failure == nil {
-		closeOnce(w.answered)
-	}
-	if resolved {
-		closeOnce(w.resolved)
-	}
-	if len(failures) < len(w.hosts) {
-		return
-	}
-	why := errors.Join(failures...)
-	if refused { // asked again soon, the account might be locked
-		why = fmt.Errorf("%w: %w", collector.ErrCredentials, why)
-	}
-	w.end(why)
-}
-
-// list waits for the hosts and emits the listing, again and again.
-func (w *watch) list(ctx context.Context) error {
-	select {
-	case <-w.answered:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	select {
-	case <-w.resolved:
-	case <-late.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	for {
-		w.mu.Lock()
-		clear(w.told)
-		d := w.delta()
-		d.Begin, d.Synced, w.listed = true, true, true
-		w.emit(d)
-		w.mu.Unlock()
-		if w.opts.Clock.Sleep(ctx, inventory.SlowInterval) != nil {
-			return ctx.Err()
-		}
-	}
+	clear(w.told)
+	d := w.delta()
+	d.Begin, d.Synced, w.listed = true, true, true
+	w.emit(d)
 }
 
 // delta is what changed since the last one.
@@ -280,13 +211,4 @@ func (w *watch) delta() inventory.Delta {
 	}
 	slices.SortFunc(d.Removed, func(a, b inventory.ID) int { return cmp.Compare(a.String(), b.String()) })
 	return d
-}
-
-// closeOnce closes a channel that one goroutine at a time may close.
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
-	}
 }

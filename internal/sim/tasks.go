@@ -175,35 +175,34 @@ func (g *gateway) CreateCollectorForTasks(ctx *simulator.Context, req *types.Cre
 
 // ReadNextTasks is the stock one while no task changes.
 func (g *gateway) ReadNextTasks(ctx *simulator.Context, req *types.ReadNextTasks) soap.HasFault {
-	g.vc.shape.RLock()
-	defer g.vc.shape.RUnlock()
-	c, ok := ctx.Session.Get(req.This).(*simulator.TaskHistoryCollector)
-	if !ok {
-		return &methods.ReadNextTasksBody{Fault_: notFound(req.This)}
-	}
-	return c.ReadNextTasks(ctx, req)
+	return g.history(ctx, req.This, &methods.ReadNextTasksBody{Fault_: notFound(req.This)}, func(c *simulator.TaskHistoryCollector) soap.HasFault {
+		return c.ReadNextTasks(ctx, req)
+	})
 }
 
 // ReadPreviousTasks is the stock one while no task changes.
 func (g *gateway) ReadPreviousTasks(ctx *simulator.Context, req *types.ReadPreviousTasks) soap.HasFault {
-	g.vc.shape.RLock()
-	defer g.vc.shape.RUnlock()
-	c, ok := ctx.Session.Get(req.This).(*simulator.TaskHistoryCollector)
-	if !ok {
-		return &methods.ReadPreviousTasksBody{Fault_: notFound(req.This)}
-	}
-	return c.ReadPreviousTasks(ctx, req)
+	return g.history(ctx, req.This, &methods.ReadPreviousTasksBody{Fault_: notFound(req.This)}, func(c *simulator.TaskHistoryCollector) soap.HasFault {
+		return c.ReadPreviousTasks(ctx, req)
+	})
 }
 
 // DestroyCollector is the stock one while no task changes.
 func (g *gateway) DestroyCollector(ctx *simulator.Context, req *types.DestroyCollector) soap.HasFault {
+	return g.history(ctx, req.This, &methods.DestroyCollectorBody{Fault_: notFound(req.This)}, func(c *simulator.TaskHistoryCollector) soap.HasFault {
+		return c.DestroyCollector(ctx, req)
+	})
+}
+
+// history asks a stock collector of tasks while no task changes; missing is the answer if the session has none of that name.
+func (g *gateway) history(ctx *simulator.Context, collector types.ManagedObjectReference, missing soap.HasFault, ask func(*simulator.TaskHistoryCollector) soap.HasFault) soap.HasFault {
 	g.vc.shape.RLock()
 	defer g.vc.shape.RUnlock()
-	c, ok := ctx.Session.Get(req.This).(*simulator.TaskHistoryCollector)
+	c, ok := ctx.Session.Get(collector).(*simulator.TaskHistoryCollector)
 	if !ok {
-		return &methods.DestroyCollectorBody{Fault_: notFound(req.This)}
+		return missing
 	}
-	return c.DestroyCollector(ctx, req)
+	return ask(c)
 }
 
 // sleep waits in simulated time and answers RequestCanceled when the task is canceled.

@@ -69,6 +69,19 @@ func (c *Client) Refused() bool {
 	return refused
 }
 
+// Refreshed reports whether no host's password, as it is now, is one that was refused a short while ago: after a refusal, that somebody has
+// changed it. It sends nothing.
+func Refreshed(hosts []Options) bool {
+	for _, o := range hosts {
+		client, err := New(o)
+		if err != nil || o.Password == nil || client.Refused() {
+			return false
+		}
+		client.Close()
+	}
+	return true
+}
+
 // key stands for what is sent to prove who the client is. A local account is another one at every host.
 func (c *Client) key(password string) secret {
 	where := ""
