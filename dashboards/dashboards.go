@@ -6,7 +6,6 @@ package dashboards
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -35,9 +34,10 @@ type Kind string
 
 // Kinds of panel.
 const (
-	Lines Kind = "timeseries"
-	Stat  Kind = "stat"
-	Table Kind = "table"
+	Lines  Kind = "timeseries"
+	States Kind = "state-timeline" // a bar for each series, 0 or 1
+	Stat   Kind = "stat"
+	Table  Kind = "table"
 )
 
 // Panel is one picture.
@@ -46,17 +46,24 @@ type Panel struct {
 	Kind         Kind
 	Unit         string // Grafana's: percentunit, bytes, hertz, s, Bps, short, ...
 	Targets      []Target
-	// Moves is what happens in the demo that changes the panel's value; empty for what is a fact there, as a number of hosts.
-	Moves string
-	// Links go further down: the label whose value is clicked, and the page it leads to.
-	Links map[string]string
-	Wide  int // of 24 columns; default 8, of a stat 4, of a table 24
-	Max   float64
+	Moves        Scenario
+	// Link leads further down, from the label that is clicked; empty if nothing is below.
+	Link Link
+	Wide int // of 24 columns; default 8, of a stat 4, of a table 24
+	High int // default 8, of a stat 4
 }
 
 // Target is one query and how its series are called.
 type Target struct {
-	Expr, Legend string
+	Expr   string
+	Legend string // of lines: with labels, as {{host}}; of a table the column
+	Unit   string // of a table's column, if it is not the panel's
+}
+
+// Link is from a value of a label to another page, whose variables are the row's or the series' labels.
+type Link struct {
+	Label, To string
+	Variables []string
 }
 
 // Uses are the queries of a page's panels, with its variables still in them.
@@ -101,7 +108,7 @@ func (d Dashboard) model() object {
 	}
 	return object{
 		"uid": d.UID, "title": d.Title, "description": d.About, "tags": []string{"protip"}, "timezone": "utc", "schemaVersion": 39, "version": 1,
-		"editable": true, "graphTooltip": 1, "refresh": "30s", "time": object{"from": "now-6h", "to": "now"}, "id": nil,
+		"editable": false, "graphTooltip": 1, "refresh": "30s", "time": object{"from": "now-6h", "to": "now"}, "id": nil,
 		"annotations": object{"list": []any{}}, "templating": object{"list": variables}, "panels": d.panels(),
 		"links": []any{object{
 			"title": "protip", "type": "dashboards", "tags": []string{"protip"}, "asDropdown": true, "includeVars": false, "keepTime": true,
@@ -137,15 +144,19 @@ func (d Dashboard) panels() []any {
 }
 
 func (p Panel) size() (w, h int) {
-	w, h = 8, 8
 	switch p.Kind {
 	case Stat:
 		w, h = 4, 4
 	case Table:
-		w, h = 24, 9
+		w, h = 24, 8
+	default:
+		w, h = 8, 8
 	}
 	if p.Wide > 0 {
 		w = p.Wide
+	}
+	if p.High > 0 {
+		h = p.High
 	}
 	return w, h
 }
@@ -153,47 +164,94 @@ func (p Panel) size() (w, h int) {
 func (p Panel) model() object {
 	var targets []any
 	for i, t := range p.Targets {
-		one := object{"refId": string(rune('A' + i)), "datasource": source(), "expr": t.Expr, "legendFormat": t.Legend, "editorMode": "code"}
-		if p.Kind != Lines {
+		one := object{"refId": refID(i), "datasource": source(), "expr": t.Expr, "legendFormat": t.Legend, "editorMode": "code"}
+		if p.Kind == Stat || p.Kind == Table {
 			one["instant"], one["range"] = true, false
 		}
 		if p.Kind == Table {
-			one["format"] = "table"
+			one["format"], one["legendFormat"] = "table", ""
 		}
 		targets = append(targets, one)
 	}
-	defaults := object{"unit": p.Unit, "min": 0}
-	if p.Max > 0 {
-		defaults["max"] = p.Max
-	}
+	defaults := object{"unit": p.Unit}
 	if p.Kind == Lines {
+		defaults["min"] = 0
 		defaults["custom"] = object{"lineWidth": 1, "fillOpacity": 5, "showPoints": "never", "spanNulls": false}
 	}
-	overrides := []any{}
-	for _, label := range sorted(p.Links) {
-		overrides = append(overrides, object{
-			"matcher":    object{"id": "byName", "options": label},
-			"properties": []any{object{"id": "links", "value": []any{object{"title": "Open", "url": p.Links[label]}}}},
-		})
+	if p.Kind == States {
+		defaults["min"], defaults["max"] = 0, 1
+		defaults["custom"] = object{"lineWidth": 0, "fillOpacity": 80}
+		defaults["color"] = object{"mode": "thresholds"}
+		defaults["thresholds"] = object{"mode": "absolute", "steps": []any{object{"color": "#37393f", "value": nil}, object{"color": "blue", "value": 1}}}
+	}
+	if p.Link.To != "" && p.Kind == Lines {
+		defaults["links"] = p.Link.model("${__field.labels.%s}")
 	}
 	out := object{
 		"type": string(p.Kind), "title": p.Title, "description": p.about(), "datasource": source(), "targets": targets,
-		"fieldConfig": object{"defaults": defaults, "overrides": overrides}, "options": p.options(),
+		"fieldConfig": object{"defaults": defaults, "overrides": p.overrides()}, "options": p.options(),
 	}
 	if p.Kind == Table {
-		out["transformations"] = []any{object{
-			"id": "organize", "options": object{"excludeByName": object{"Time": true, "__name__": true, "instance": true, "job": true}},
-		}}
+		out["transformations"] = p.transformations()
 	}
 	return out
 }
 
+func refID(i int) string { return string(rune('A' + i)) }
+
 // about is what the panel tells, and when its values move in the demo.
-func (p Panel) about() string {
-	if p.Moves == "" {
-		return p.About
+func (p Panel) about() string { return p.About + " In the demo it moves with " + string(p.Moves) + "." }
+
+// overrides are what columns of a table have for themselves: units, bars for shares, links.
+func (p Panel) overrides() []any {
+	out := []any{}
+	if p.Kind != Table {
+		return out
 	}
-	return p.About + " In the demo it moves with " + p.Moves + "."
+	override := func(column string, properties ...any) {
+		out = append(out, object{"matcher": object{"id": "byName", "options": column}, "properties": properties})
+	}
+	for _, t := range p.Targets {
+		switch {
+		case t.Unit == Share:
+			override(t.Legend, property("unit", t.Unit), property("min", 0), property("max", 1), property("custom.cellOptions", object{"type": "gauge", "mode": "basic"}))
+		case t.Unit != "":
+			override(t.Legend, property("unit", t.Unit))
+		}
+	}
+	if p.Link.To != "" {
+		override(p.Link.Label, property("links", p.Link.model("${__data.fields.%s}")))
+	}
+	return out
+}
+
+func property(id string, value any) object { return object{"id": id, "value": value} }
+
+// Share is the unit of a column that is drawn as a bar.
+const Share = "percentunit"
+
+// transformations make one table of a table's queries: a row for each object, a column for each query.
+func (p Panel) transformations() []any {
+	rename, hide := object{}, object{"Time": true, "__name__": true, "instance": true, "job": true}
+	for i, t := range p.Targets {
+		column := "Value #" + refID(i)
+		if len(p.Targets) == 1 {
+			column = "Value"
+		}
+		if t.Legend == "" {
+			hide[column] = true // a fact whose labels are all it tells
+		} else {
+			rename[column] = t.Legend
+		}
+	}
+	first := object{}
+	if p.Link.Label != "" {
+		first[p.Link.Label] = 0
+	}
+	return []any{
+		object{"id": "merge", "options": object{}},
+		object{"id": "organize", "options": object{"excludeByName": hide, "indexByName": first, "renameByName": rename}},
+	}
 }
 
 func (p Panel) options() object {
@@ -206,27 +264,25 @@ func (p Panel) options() object {
 	case Table:
 		return object{"showHeader": true, "cellHeight": "sm"}
 	}
-	return object{
-		"legend":  object{"displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": []string{"lastNotNull", "max"}},
-		"tooltip": object{"mode": "multi", "sort": "desc"},
+	if p.Kind == States {
+		return object{
+			"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}}, "tooltip": object{"mode": "single", "sort": "none"},
+			"mergeValues": true, "showValue": "never", "alignValue": "left", "rowHeight": 0.9,
+		}
 	}
+	legend := object{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{"lastNotNull"}}
+	if w, _ := p.size(); w >= 12 {
+		legend = object{"displayMode": "table", "placement": "right", "showLegend": true, "calcs": []string{"lastNotNull", "max"}}
+	}
+	return object{"legend": legend, "tooltip": object{"mode": "multi", "sort": "desc"}}
 }
 
-func sorted(m map[string]string) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
-
-// link leads to another page with the clicked row's labels as its variables.
-func link(uid string, labels ...string) string {
+// model is a link as Grafana follows it; value is where it finds a label's value.
+func (l Link) model(value string) []any {
 	var b strings.Builder
-	b.WriteString("/d/" + uid + "?${datasource:queryparam}&${__url_time_range}")
-	for _, l := range labels {
-		fmt.Fprintf(&b, "&var-%s=${__data.fields.%s}", l, l)
+	b.WriteString("/d/" + l.To + "?${datasource:queryparam}&${__url_time_range}")
+	for _, v := range l.Variables {
+		fmt.Fprintf(&b, "&var-%s="+value, v, v)
 	}
-	return b.String()
+	return []any{object{"title": "Open", "url": b.String()}}
 }

@@ -1,15 +1,17 @@
-package dashboards
+package dashboards_test
 
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/protip/protip/internal/history/promql"
+	"github.com/protip/protip/dashboards"
+	"github.com/protip/protip/dashboards/check"
 )
 
 var update = flag.Bool("update", false, "write the JSON anew")
@@ -17,7 +19,7 @@ var update = flag.Bool("update", false, "write the JSON anew")
 // TestJSONIsWhatIsWritten: the committed files are what the generator writes, and there are no others.
 func TestJSONIsWhatIsWritten(t *testing.T) {
 	want := map[string]bool{}
-	for _, d := range All() {
+	for _, d := range dashboards.All() {
 		b, err := d.JSON()
 		if err != nil {
 			t.Fatal(err)
@@ -41,60 +43,88 @@ func TestJSONIsWhatIsWritten(t *testing.T) {
 	}
 }
 
-// TestConventions: every panel has a title, a description and a unit, of every query PromQL can make sense, every metric is
-// documented, a variable that is used is declared, and pages link to pages that are.
+// TestConventions: every page keeps the conventions, and asks for no metric that is not documented.
 func TestConventions(t *testing.T) {
-	metrics, err := os.ReadFile("../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := dashboards.All()
 	uids := map[string]bool{}
-	for _, d := range All() {
+	for _, d := range pages {
 		if uids[d.UID] {
 			t.Errorf("two pages are %s", d.UID)
 		}
 		uids[d.UID] = true
-	}
-	for _, d := range All() {
-		declared := map[string]bool{"datasource": true, "__rate_interval": true, "__range": true}
-		for _, v := range d.Variables {
-			declared[v.Name] = true
+		for _, p := range check.Conventions(d, pages, documented(t)) {
+			t.Error(p)
 		}
-		titles := map[string]bool{}
+	}
+}
+
+// TestConventionsAreHeld: what breaks one is named.
+func TestConventionsAreHeld(t *testing.T) {
+	pages := dashboards.All()
+	good := dashboards.Panel{
+		Title: "CPU", About: "What is used.", Kind: dashboards.Lines, Unit: "percentunit", Moves: dashboards.Load,
+		Targets: []dashboards.Target{{Expr: `virt_host_cpu_usage_ratio{source="$source"}`, Legend: "{{host}}"}},
+	}
+	for _, tc := range []struct {
+		name, want string
+		change     func(*dashboards.Panel)
+	}{
+		{"as it should be", "", func(*dashboards.Panel) {}},
+		{"no title", "no title", func(p *dashboards.Panel) { p.Title = "" }},
+		{"no description", "no description", func(p *dashboards.Panel) { p.About = "" }},
+		{"no unit", "no unit", func(p *dashboards.Panel) { p.Unit = "" }},
+		{"no query", "no query", func(p *dashboards.Panel) { p.Targets = nil }},
+		{"no scenario", "no scenario", func(p *dashboards.Panel) { p.Moves = "" }},
+		{"no legend", "no legend", func(p *dashboards.Panel) { p.Targets[0].Legend = "" }},
+		{"a variable that is none", "variable cluster is not declared", func(p *dashboards.Panel) { p.Targets[0].Expr = `virt_host_vms{virt_cluster="$cluster"}` }},
+		{"a metric that is none", "no metric virt_host_cpu_usage_ratoi", func(p *dashboards.Panel) { p.Targets[0].Expr = `virt_host_cpu_usage_ratoi` }},
+		{"no PromQL", "", func(p *dashboards.Panel) { p.Targets[0].Expr = `sum(` }},
+		{"a bare counter", "counter virt_host_disk_read_bytes_total as it is", func(p *dashboards.Panel) { p.Targets[0].Expr = `sum(virt_host_disk_read_bytes_total)` }},
+		{"a rate over a range of its own", "a rate over 5m", func(p *dashboards.Panel) { p.Targets[0].Expr = `rate(virt_host_disk_read_bytes_total[5m])` }},
+		{"a link to nowhere", "which is no page", func(p *dashboards.Panel) { p.Link = dashboards.Link{Label: "host", To: "protip-hsot"} }},
+		{"a link that sets nothing", "sets vm, which", func(p *dashboards.Panel) {
+			p.Link = dashboards.Link{Label: "host", To: "protip-host", Variables: []string{"vm"}}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := good
+			p.Targets = slices.Clone(good.Targets)
+			tc.change(&p)
+			page := dashboards.Dashboard{UID: "x", Variables: []dashboards.Variable{{Name: "source"}}, Rows: []dashboards.Row{{Panels: []dashboards.Panel{p}}}}
+			problems := check.Conventions(page, pages, documented(t))
+			if fmt.Sprint(problems) == "[]" != (tc.name == "as it should be") || !strings.Contains(fmt.Sprint(problems), tc.want) {
+				t.Errorf("problems are %v", problems)
+			}
+		})
+	}
+}
+
+// documented says whether docs/metrics.md has a metric.
+func documented(t *testing.T) func(string) bool {
+	t.Helper()
+	text, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(name string) bool {
+		base := strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count")
+		return strings.HasPrefix(name, "process_") || strings.Contains(string(text), "`"+base+"`") || strings.Contains(string(text), "`"+name+"`")
+	}
+}
+
+// TestDrillDown: from the fleet one comes to a VM by links alone.
+func TestDrillDown(t *testing.T) {
+	leads := map[string][]string{}
+	for _, d := range dashboards.All() {
 		for _, r := range d.Rows {
 			for _, p := range r.Panels {
-				if p.Title == "" || p.About == "" || p.Unit == "" || len(p.Targets) == 0 || titles[p.Title] {
-					t.Errorf("%s: %q is not whole, or named twice", d.UID, p.Title)
-				}
-				titles[p.Title] = true
-				for label, to := range p.Links {
-					if m := regexp.MustCompile(`^/d/([a-z-]+)\?`).FindStringSubmatch(to); m == nil || !uids[m[1]] {
-						t.Errorf("%s: %s: %s leads to %s", d.UID, p.Title, label, to)
-					}
-				}
+				leads[d.UID] = append(leads[d.UID], p.Link.To)
 			}
 		}
-		for _, expr := range d.Uses() {
-			for _, v := range regexp.MustCompile(`\$([a-z_]+)`).FindAllStringSubmatch(expr, -1) {
-				if !declared[v[1]] {
-					t.Errorf("%s: variable %s is not declared: %s", d.UID, v[1], expr)
-				}
-			}
-			plain := strings.NewReplacer("$__rate_interval", "5m", "$__range", "1h").Replace(expr)
-			if err := promql.Check(plain); err != nil {
-				t.Errorf("%s: %v", d.UID, err)
-				continue
-			}
-			names, err := promql.Selectors(plain)
-			if err != nil {
-				t.Errorf("%s: %v", d.UID, err)
-			}
-			for _, name := range names {
-				base := strings.TrimSuffix(strings.TrimSuffix(name, "_sum"), "_count")
-				if !strings.HasPrefix(name, "process_") && !strings.Contains(string(metrics), "`"+base+"`") && !strings.Contains(string(metrics), "`"+name+"`") {
-					t.Errorf("%s: no metric %s in docs/metrics.md", d.UID, name)
-				}
-			}
+	}
+	for _, step := range [][2]string{{"protip-fleet", "protip-cluster"}, {"protip-cluster", "protip-host"}, {"protip-host", "protip-vm"}, {"protip-vm", "protip-host"}, {"protip-host", "protip-cluster"}} {
+		if !slices.Contains(leads[step[0]], step[1]) {
+			t.Errorf("nothing leads from %s to %s", step[0], step[1])
 		}
 	}
 }

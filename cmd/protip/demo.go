@@ -168,7 +168,7 @@ func writeDemoFiles(dir string, fleet *sim.Demo, hv *hyperv.Cluster, pack *rules
 	})
 	grant(demoHyperV, demoHyperV)
 	files.token = write("operator.token", rand.Text())
-	cfg := object{"sources": sources, "web": object{"operator_token_file": files.token}}
+	cfg := object{"sources": sources, "web": object{"operator_token_file": files.token}, "placement": object{"reserve": 1}}
 	switch mode {
 	case "automatic":
 		cfg["remediation"] = object{"mode": "manual", "automatic": automatic}

@@ -1,5 +1,6 @@
 // Package check runs every query of dashboards against a Prometheus, as Grafana would.
-// It promises that a panel without an answer is named, and one whose value never moves although it should.
+// It promises that a panel without an answer is named, one that shows nothing but zero, and one whose value never moves although it should;
+// and, without a Prometheus, what breaks the conventions of Prometheus' mixins.
 // It must not import anything that runs besides a client of Prometheus.
 package check
 
@@ -33,33 +34,38 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s: %s: %s: %s", p.Dashboard, p.Panel, p.What, p.Query)
 }
 
-// Dashboard checks every target of every panel, with the first value that each variable has, or, of one that takes several, all.
+// Dashboard checks every target of every panel, with the first value that each variable has, or, of one that takes several, all; fixed are
+// values of variables instead.
 func (c *Checker) Dashboard(ctx context.Context, d dashboards.Dashboard, fixed map[string]string) ([]Problem, error) {
-	values, err := c.variables(ctx, d, fixed)
+	values, err := c.Variables(ctx, d, fixed)
 	if err != nil {
 		return nil, err
 	}
 	var out []Problem
 	for _, row := range d.Rows {
 		for _, p := range row.Panels {
-			moved := p.Moves == ""
+			moved, something := false, false
 			for _, t := range p.Targets {
-				query := c.resolve(t.Expr, values)
-				answer, err := c.Ask.Query(ctx, query, c.To)
-				switch {
-				case err != nil:
-					out = append(out, Problem{d.UID, p.Title, query, err.Error()})
-				case len(answer) == 0:
-					out = append(out, Problem{d.UID, p.Title, query, "no answer"})
+				query := c.Resolve(t.Expr, values)
+				problem := func(what string) { out = append(out, Problem{d.UID, p.Title, query, what}) }
+				m, err := c.Past(ctx, query)
+				if err != nil {
+					problem(err.Error())
+					continue
 				}
-				if !moved {
-					if moved, err = c.moves(ctx, query); err != nil {
-						out = append(out, Problem{d.UID, p.Title, query, err.Error()})
-					}
+				if answer, err := c.Ask.Query(ctx, query, c.To); err != nil {
+					problem(err.Error())
+				} else if len(answer) == 0 {
+					problem("no answer")
 				}
+				moved = moved || c.moved(m)
+				something = something || notZero(m)
 			}
-			if !moved {
-				out = append(out, Problem{d.UID, p.Title, c.resolve(p.Targets[0].Expr, values), "never moves, and should with " + p.Moves})
+			switch {
+			case !something:
+				out = append(out, Problem{d.UID, p.Title, c.Resolve(p.Targets[0].Expr, values), "nothing but zero"})
+			case !moved && p.Moves != dashboards.AtStart:
+				out = append(out, Problem{d.UID, p.Title, c.Resolve(p.Targets[0].Expr, values), "never moves, and should with " + string(p.Moves)})
 			}
 		}
 	}
@@ -68,15 +74,15 @@ func (c *Checker) Dashboard(ctx context.Context, d dashboards.Dashboard, fixed m
 
 var labelValues = regexp.MustCompile(`^label_values\((.*), ([a-z_]+)\)$`)
 
-// variables resolves each variable by the label values there are, in order: a later one may depend on an earlier.
-func (c *Checker) variables(ctx context.Context, d dashboards.Dashboard, fixed map[string]string) (map[string]string, error) {
+// Variables resolves each variable by the label values there are, in order: a later one may depend on an earlier.
+func (c *Checker) Variables(ctx context.Context, d dashboards.Dashboard, fixed map[string]string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, v := range d.Variables {
 		m := labelValues.FindStringSubmatch(v.Query)
 		if m == nil {
 			return nil, fmt.Errorf("%s: variable %s is no label_values(...): %s", d.UID, v.Name, v.Query)
 		}
-		found, err := c.Ask.Query(ctx, c.resolve(m[1], values), c.To)
+		found, err := c.Ask.Query(ctx, c.Resolve(m[1], values), c.To)
 		if err != nil {
 			return nil, fmt.Errorf("%s: variable %s: %w", d.UID, v.Name, err)
 		}
@@ -104,9 +110,10 @@ func (c *Checker) variables(ctx context.Context, d dashboards.Dashboard, fixed m
 	return values, nil
 }
 
-// resolve puts values in the place of variables, Grafana's own among them.
-func (c *Checker) resolve(query string, values map[string]string) string {
-	replace := []string{"$__rate_interval", "15s", "$__range", fmt.Sprintf("%ds", int(c.To.Sub(c.From).Seconds()))}
+// Resolve puts values in the place of variables, Grafana's own among them.
+func (c *Checker) Resolve(query string, values map[string]string) string {
+	length := int(c.To.Sub(c.From).Seconds())
+	replace := []string{"$__rate_interval", "15s", "$__range_s", fmt.Sprint(length), "$__range", fmt.Sprintf("%ds", length)}
 	names := make([]string, 0, len(values))
 	for name := range values {
 		names = append(names, name)
@@ -118,13 +125,16 @@ func (c *Checker) resolve(query string, values map[string]string) string {
 	return strings.NewReplacer(replace...).Replace(query)
 }
 
-// moves reports whether a series of the query changed, came or went in the range.
-func (c *Checker) moves(ctx context.Context, query string) (bool, error) {
-	step := max(c.To.Sub(c.From)/200, time.Second)
-	m, err := c.Ask.QueryRange(ctx, query, history.Range{Start: c.From, End: c.To, Step: step})
-	if err != nil {
-		return false, err
-	}
+// Past is a query's answer over the range.
+func (c *Checker) Past(ctx context.Context, query string) (history.Matrix, error) {
+	return c.Ask.QueryRange(ctx, query, history.Range{Start: c.From, End: c.To, Step: c.Step()})
+}
+
+// Step is the time between two points of the range.
+func (c *Checker) Step() time.Duration { return max(c.To.Sub(c.From)/200, time.Second) }
+
+// moved reports whether a series changed, came or went in the range.
+func (c *Checker) moved(m history.Matrix) bool {
 	third := c.To.Sub(c.From) / 3
 	for _, s := range m {
 		low, high, none := math.Inf(1), math.Inf(-1), false
@@ -136,11 +146,23 @@ func (c *Checker) moves(ctx context.Context, query string) (bool, error) {
 			low, high = min(low, p.V), max(high, p.V)
 		}
 		if high > low || none && high >= low {
-			return true, nil
+			return true
 		}
 		if n := len(s.Points); n > 0 && (s.Points[0].T > c.From.Add(third).UnixMilli() || s.Points[n-1].T < c.To.Add(-third).UnixMilli()) {
-			return true, nil // it came, or went
+			return true // it came, or went
 		}
 	}
-	return false, nil
+	return false
+}
+
+// notZero reports whether there is a value that is not zero.
+func notZero(m history.Matrix) bool {
+	for _, s := range m {
+		for _, p := range s.Points {
+			if p.V != 0 && !math.IsNaN(p.V) {
+				return true
+			}
+		}
+	}
+	return false
 }

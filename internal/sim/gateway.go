@@ -67,7 +67,7 @@ var answered = map[string][]string{
 	"VirtualMachine":                    {"MigrateVM_Task", "RelocateVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task"},
 	"AuthorizationManager":              {"HasPrivilegeOnEntities"},
 	"Folder":                            {"CreateVM_Task"},
-	"HostSystem":                        {"EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task"},
+	"HostSystem":                        {"EnterMaintenanceMode_Task", "ExitMaintenanceMode_Task", "DisconnectHost_Task", "ReconnectHost_Task"},
 	"VirtualMachineProvisioningChecker": {"CheckMigrate_Task", "CheckRelocate_Task"},
 }
 

@@ -299,6 +299,35 @@ func (g *gateway) ExitMaintenanceModeTask(ctx *simulator.Context, req *types.Exi
 	return body
 }
 
+// DisconnectHostTask breaks the connection to a host, as an administrator does who wants it left alone.
+func (g *gateway) DisconnectHostTask(ctx *simulator.Context, req *types.DisconnectHost_Task) soap.HasFault {
+	body := &methods.DisconnectHost_TaskBody{}
+	ref, fault := g.connect(ctx, req.This, "DisconnectHost_Task", "HostSystem.disconnect", types.HostSystemConnectionStateDisconnected)
+	if body.Fault_ = fault; fault == nil {
+		body.Res = &types.DisconnectHost_TaskResponse{Returnval: ref}
+	}
+	return body
+}
+
+// ReconnectHostTask restores it.
+func (g *gateway) ReconnectHostTask(ctx *simulator.Context, req *types.ReconnectHost_Task) soap.HasFault {
+	body := &methods.ReconnectHost_TaskBody{}
+	ref, fault := g.connect(ctx, req.This, "ReconnectHost_Task", "HostSystem.reconnect", types.HostSystemConnectionStateConnected)
+	if body.Fault_ = fault; fault == nil {
+		body.Res = &types.ReconnectHost_TaskResponse{Returnval: ref}
+	}
+	return body
+}
+
+func (g *gateway) connect(ctx *simulator.Context, host types.ManagedObjectReference, name, id string, state types.HostSystemConnectionState) (types.ManagedObjectReference, *soap.Fault) {
+	return g.vc.hostTask(ctx, host, name, id, func(context.Context, *task) (types.AnyType, types.BaseMethodFault) {
+		if err := g.vc.SetConnection(host, state); err != nil {
+			return nil, &types.ManagedObjectNotFound{Obj: host}
+		}
+		return nil, nil
+	})
+}
+
 func (vc *VCenter) hostTask(ctx *simulator.Context, host types.ManagedObjectReference, name, id string, run func(context.Context, *task) (types.AnyType, types.BaseMethodFault)) (types.ManagedObjectReference, *soap.Fault) {
 	if _, ok := vc.reg.Get(host).(*simulator.HostSystem); !ok {
 		return types.ManagedObjectReference{}, notFound(host)

@@ -101,7 +101,9 @@ func TestPrometheusSeesTheMigration(t *testing.T) {
 
 // demo is a running protip demo.
 type demo struct {
-	base string
+	base      string
+	tokenFile string // of an operator's token
+	vcenters  []vcenter
 
 	mu      sync.Mutex
 	actions []action
@@ -157,13 +159,15 @@ func startDemo(t *testing.T, args ...string) *demo {
 	}()
 	var opening struct {
 		Demo struct {
-			Console string `json:"console"`
+			Console   string    `json:"console"`
+			TokenFile string    `json:"token_file"`
+			VCenters  []vcenter `json:"vcenters"`
 		} `json:"demo"`
 	}
 	if err := json.Unmarshal(first, &opening); err != nil {
 		t.Fatal(err)
 	}
-	d.base = strings.TrimSuffix(opening.Demo.Console, "/")
+	d.base, d.tokenFile, d.vcenters = strings.TrimSuffix(opening.Demo.Console, "/"), opening.Demo.TokenFile, opening.Demo.VCenters
 	return d
 }
 
