@@ -14,6 +14,7 @@ var factFamilies = []string{
 	"virt_host_info", "virt_host_connected", "virt_host_powered_on", "virt_host_maintenance", "virt_host_cpu_capacity_hertz",
 	"virt_host_cpu_cores", "virt_host_memory_capacity_bytes",
 	"virt_vm_info", "virt_vm_connected", "virt_vm_powered_on", "virt_vm_template", "virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_tag_info",
+	"virt_datastore_info", "virt_datastore_accessible", "virt_datastore_maintenance", "virt_datastore_capacity_bytes",
 	"virt_service_info", "virt_service_running", "virt_service_failed",
 }
 
@@ -30,6 +31,7 @@ func objectsOf(told map[string]history.Vector) map[string]objects {
 	p.readClusters()
 	p.readHosts()
 	p.readVMs()
+	p.readDatastores()
 	p.readServices()
 	return p.out
 }
@@ -126,6 +128,20 @@ func (p *past) readVMs() {
 			vm.Host = inventory.ID{Source: id.Source, Kind: inventory.KindHost, Ref: ref}
 		}
 		p.add(id, vm)
+	}
+}
+
+func (p *past) readDatastores() {
+	const kind = inventory.KindDatastore
+	accessible, maintenance := p.values("virt_datastore_accessible", kind), p.values("virt_datastore_maintenance", kind)
+	capacity := p.values("virt_datastore_capacity_bytes", kind)
+	for _, s := range p.told["virt_datastore_info"] {
+		if id, ok := idOf(s.Labels, kind); ok {
+			p.add(id, inventory.Datastore{
+				ID: id, Name: s.Labels.Get("datastore"), Type: s.Labels.Get("type"), CapacityBytes: capacity[id],
+				Accessible: accessible[id] == 1, Maintenance: maintenance[id] == 1,
+			})
+		}
 	}
 }
 

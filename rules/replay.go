@@ -221,6 +221,8 @@ func put(d *inventory.Delta, obj any) {
 		d.Hosts = append(d.Hosts, o)
 	case inventory.VM:
 		d.VMs = append(d.VMs, o)
+	case inventory.Datastore:
+		d.Datastores = append(d.Datastores, o)
 	case inventory.Service:
 		d.Services = append(d.Services, o)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ rules:
      severity: warning, summary: "{{percent(cpu)}}", remedy: {action: none}}
   - {name: Waits, on: vm, when: vm.cpu_contention_ratio > 0.1 && host.cpu_usage_ratio > 0.5 && cluster.drs_enabled, for: 1m,
      severity: info, summary: "{{vm.name}} on {{host.name}}", remedy: {action: migrate}}
+  - {name: Full, on: datastore, when: datastore.free_bytes < 0.1 * datastore.capacity_bytes && datastore.accessible && !datastore.maintenance, for: 1m,
+     severity: warning, summary: "{{datastore.name}} ({{datastore.type}}) {{bytes(datastore.free_bytes)}}", remedy: {action: none}}
 `)
 	store, err := tsdb.Open(tsdb.Options{
 		Dir: t.TempDir(), Retention: 24 * time.Hour, RollupRetention: 48 * time.Hour, Limits: promql.DefaultLimits(), Log: slog.New(slog.DiscardHandler),
@@ -59,8 +62,14 @@ rules:
 				runs = "g"
 			}
 			d.VMs = []inventory.VM{guest("v", runs)}
+			d.Datastores = []inventory.Datastore{{
+				ID: id(inventory.KindDatastore, "d"), Name: "san", Type: "VMFS", CapacityBytes: 1 << 40, Accessible: minute < 160, Maintenance: minute >= 80 && minute < 90,
+			}}
 			load := 0.5 + 0.4*float64(minute/20%2)
 			d.Samples = []inventory.SampleSet{hostLoad("h", now, load, 0.1), hostLoad("g", now, 1-load, 0.1)}
+			if minute%6 == 0 {
+				d.Samples = append(d.Samples, sample(id(inventory.KindDatastore, "d"), now, map[inventory.Metric]float64{inventory.DatastoreFree: float64(int64(1+minute/50%2*200) << 30)}))
+			}
 			if minute%30 < 25 {
 				d.Samples = append(d.Samples, sample(id(inventory.KindVM, "v"), now, map[inventory.Metric]float64{inventory.VMCPUContention: 0.2}))
 			}
@@ -81,7 +90,7 @@ rules:
 			}
 		}
 	}
-	if len(live) < 6 {
+	if len(live) < 6 || !strings.Contains(strings.Join(live, " "), "Full san san (VMFS) 1 GiB") {
 		t.Fatalf("too little happened: %q", live)
 	}
 
