@@ -74,19 +74,25 @@ var listening = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 // returns when the server is ready.
 func Start(t testing.TB, targets map[string]string) *Server {
 	t.Helper()
-	return start(t, config(targets), filepath.Join(t.TempDir(), "data"))
+	return start(t, config(time.Second, targets), filepath.Join(t.TempDir(), "data"))
+}
+
+// StartEvery is Start with another time between scrapes.
+func StartEvery(t testing.TB, every time.Duration, targets map[string]string) *Server {
+	t.Helper()
+	return start(t, config(every, targets), filepath.Join(t.TempDir(), "data"))
 }
 
 // StartWith is Start with more configuration, YAML, after the scrapes.
 func StartWith(t testing.TB, targets map[string]string, more string) *Server {
 	t.Helper()
-	return start(t, config(targets)+more, filepath.Join(t.TempDir(), "data"))
+	return start(t, config(time.Second, targets)+more, filepath.Join(t.TempDir(), "data"))
 }
 
 // Over runs a Prometheus that scrapes nothing and answers from the blocks in a directory, which it writes to.
 func Over(t testing.TB, blocks string) *Server {
 	t.Helper()
-	return start(t, config(nil), blocks, "--storage.tsdb.retention.time=20y", "--enable-feature=promql-experimental-functions")
+	return start(t, config(time.Second, nil), blocks, "--storage.tsdb.retention.time=20y", "--enable-feature=promql-experimental-functions")
 }
 
 func start(t testing.TB, text, data string, flags ...string) *Server {
@@ -146,9 +152,9 @@ func follow(logs io.Reader, address, said chan<- string) {
 	said <- strings.Join(tail, "\n")
 }
 
-func config(targets map[string]string) string {
+func config(every time.Duration, targets map[string]string) string {
 	var b strings.Builder
-	b.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nscrape_configs:\n")
+	fmt.Fprintf(&b, "global: {scrape_interval: %dms, scrape_timeout: %[1]dms, evaluation_interval: 1s}\nscrape_configs:\n", every.Milliseconds())
 	for job, target := range targets {
 		fmt.Fprintf(&b, "  - job_name: %q\n    static_configs: [{targets: [%q]}]\n", job, target)
 	}
