@@ -7,7 +7,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools/go.mod
 # The race detector needs a C compiler on Linux. CI has one; where there is none the tests still run.
 RACE := $(if $(shell command -v gcc || command -v clang),-race)
 
-.PHONY: demo build test race lint bench e2e e2e-kvm e2e-kvm-faults tools
+.PHONY: demo build test race lint bench e2e e2e-kvm e2e-kvm-faults pictures tools
 
 ## demo: two simulated vCenters, a simulated Hyper-V cluster and the agent, on this machine; ARGS="--seed 7 --once" and so on
 demo:
@@ -51,6 +51,10 @@ e2e-kvm: tools
 ## e2e-kvm-faults: the same hosts, and migrations broken in every way that an operator meets; some minutes
 e2e-kvm-faults: tools
 	PROTIP_E2E=1 $(GO) test -v -count=1 -timeout 20m -run 'TestMigrate|TestMigrationFails|TestAgentKilled|TestLab' ./test/kvm
+
+## pictures: docs/img/protip-*.png, the dashboards over a real Prometheus that watches the demo; needs chromium
+pictures: tools
+	$(GO) test -count=1 -run 'TestDashboards$$' ./test/e2e -pictures ../../docs/img
 
 tools:
 	@test/tools/get.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/protip/protip/dashboards"
 	"github.com/protip/protip/dashboards/check"
 )
@@ -125,6 +127,56 @@ func TestDrillDown(t *testing.T) {
 	for _, step := range [][2]string{{"protip-fleet", "protip-cluster"}, {"protip-cluster", "protip-host"}, {"protip-host", "protip-vm"}, {"protip-vm", "protip-host"}, {"protip-host", "protip-cluster"}} {
 		if !slices.Contains(leads[step[0]], step[1]) {
 			t.Errorf("nothing leads from %s to %s", step[0], step[1])
+		}
+	}
+}
+
+// TestProvisioning: the files are YAML of the form that Grafana reads, and name the pages' folder as the documentation does.
+func TestProvisioning(t *testing.T) {
+	read := func(name string, into any) {
+		text, err := os.ReadFile(filepath.Join("provisioning", name, "protip.yml"))
+		if err == nil {
+			dec := yaml.NewDecoder(bytes.NewReader(text))
+			dec.KnownFields(true)
+			err = dec.Decode(into)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	var pages struct {
+		APIVersion int `yaml:"apiVersion"`
+		Providers  []struct {
+			Name, Folder, Type string
+			AllowUIUpdates     bool `yaml:"allowUiUpdates"`
+			Options            struct{ Path string }
+		}
+	}
+	read("dashboards", &pages)
+	docs, err := os.ReadFile("../docs/dashboards.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := pages.Providers; pages.APIVersion != 1 || len(p) != 1 || p[0].Type != "file" || !strings.Contains(string(docs), p[0].Options.Path) {
+		t.Errorf("pages are provisioned as %+v", pages)
+	}
+	var sources struct {
+		APIVersion  int `yaml:"apiVersion"`
+		Datasources []struct {
+			Name, Type, Access, URL string
+			JSONData                struct {
+				TimeInterval string `yaml:"timeInterval"`
+				HTTPMethod   string `yaml:"httpMethod"`
+			} `yaml:"jsonData"`
+		}
+	}
+	read("datasources", &sources)
+	if sources.APIVersion != 1 || len(sources.Datasources) != 2 {
+		t.Errorf("data sources are %+v", sources)
+	}
+	for _, s := range sources.Datasources {
+		if s.Type != "prometheus" || !strings.Contains(string(docs), strings.TrimPrefix(s.URL, "http://127.0.0.1")) {
+			t.Errorf("data source %+v", s)
 		}
 	}
 }

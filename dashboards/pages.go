@@ -61,6 +61,11 @@ func column(name, unit, expr string) Target   { return Target{Expr: expr, Legend
 func by(labels, of string) string             { return "sum by (" + labels + ") (" + of + ")" }
 func ratio(labels, over, under string) string { return by(labels, over) + " / " + by(labels, under) }
 
+// share is what hosts use, over what those of them have whose use is known: a host that is lost takes its capacity along.
+func share(labels, use, capacity string) string {
+	return ratio(labels, use, capacity+" and on (source, host_id) "+use)
+}
+
 // with puts matchers into the query's empty braces.
 func with(matchers, query string) string { return strings.ReplaceAll(query, "{}", "{"+matchers+"}") }
 
@@ -72,7 +77,9 @@ func inCluster(query string) string {
 func fleet() Dashboard {
 	const all = `source=~"$source"`
 	q := func(query string) string { return with(all, query) }
-	perCluster := func(name string) string { return by("source, virt_cluster", inCluster(q(name+"{}"))) }
+	perCluster := func(use, capacity string) string {
+		return ratio("source, virt_cluster", inCluster(q(use+"{}")), inCluster("("+q(capacity+"{}")+" and on (source, host_id) "+use+")"))
+	}
 	return Dashboard{
 		UID: fleetUID, Title: "protip / Fleet", About: "Every vCenter, failover cluster and libvirt cluster on one page.",
 		Variables: []Variable{sources},
@@ -90,15 +97,15 @@ func fleet() Dashboard {
 					column("up", "bool_yes_no", q(`sum by (source) (protip_source_up{})`)),
 					column("hosts", "short", q(`count by (source) (virt_host_info{})`)),
 					column("VMs on", "short", q(`sum by (source) (virt_vm_powered_on{})`)),
-					column("CPU", Share, ratio("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`))),
-					column("memory", Share, ratio("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`))),
+					column("CPU", Share, share("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`))),
+					column("memory", Share, share("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`))),
 					column("VMs wait, worst host", Share, q(`max by (source) (virt_host_cpu_contention_ratio{})`)),
 					column("objects without news", "short", q(`sum by (source) (protip_source_stale_objects{})`)),
 				).high(6),
 				lines("CPU by source", "CPU used on all hosts, over their capacity.", "percentunit", Load,
-					line(ratio("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`)), "{{source}}")),
+					line(share("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`)), "{{source}}")),
 				lines("Memory by source", "Memory used on all hosts, over their capacity.", "percentunit", Load,
-					line(ratio("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`)), "{{source}}")),
+					line(share("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`)), "{{source}}")),
 				lines("Network by source", "Bytes that VMs receive and send.", "Bps", Load,
 					line(by("source", q(`rate(virt_vm_network_receive_bytes_total{}[$__rate_interval])`)), "{{source}} received"),
 					line(by("source", q(`rate(virt_vm_network_transmit_bytes_total{}[$__rate_interval])`)), "{{source}} sent")),
@@ -107,9 +114,9 @@ func fleet() Dashboard {
 				table("Clusters now", "Each cluster's load, and what it has promised. The name leads to it.", Heat, toCluster,
 					column("hosts", "short", q(`count by (source, virt_cluster) (virt_host_info{virt_cluster!="", `+all+`})`)),
 					column("VMs", "short", q(`count by (source, virt_cluster) (virt_vm_info{virt_cluster!="", `+all+`})`)),
-					column("CPU", Share, perCluster("virt_host_cpu_usage_hertz")+" / "+perCluster("virt_host_cpu_capacity_hertz")),
+					column("CPU", Share, perCluster("virt_host_cpu_usage_hertz", "virt_host_cpu_capacity_hertz")),
 					column("busiest host", Share, "max by (source, virt_cluster) ("+inCluster(q(`virt_host_cpu_usage_ratio{}`))+")"),
-					column("memory", Share, perCluster("virt_host_memory_usage_bytes")+" / "+perCluster("virt_host_memory_capacity_bytes")),
+					column("memory", Share, perCluster("virt_host_memory_usage_bytes", "virt_host_memory_capacity_bytes")),
 					column("reserve holds", "bool_yes_no", q(`max by (source, virt_cluster) (protip_cluster_reserve_ok{})`)),
 				).high(6),
 			}},
@@ -122,8 +129,9 @@ func fleet() Dashboard {
 					line(q(`topk(10, virt_vm_cpu_contention_ratio{})`), "{{source}} {{vm}}")).many(toVM),
 				lines("Fullest hosts", "The ten hosts with the most memory used.", "percentunit", Migration,
 					line(q(`topk(10, virt_host_memory_usage_ratio{})`), "{{source}} {{host}}")).many(toHost),
-				lines("Memory of guests", "Host memory that backs VMs, and what balloons and swap have taken from them.", "bytes", Load,
+				lines("Memory of guests", "Host memory that backs VMs, what they have touched lately, and what balloons and swap have taken from them.", "bytes", Load,
 					line(by("source", q(`virt_vm_memory_usage_bytes{}`)), "{{source}} backed"),
+					line(by("source", q(`virt_vm_memory_active_bytes{}`)), "{{source}} active"),
 					line(by("source", q(`virt_vm_memory_balloon_bytes{}`)), "{{source}} balloon"),
 					line(by("source", q(`virt_vm_memory_swapped_bytes{}`)), "{{source}} swapped")).many(Link{}),
 				lines("Slowest disks", "The ten VMs whose disks are slowest.", "s", Load,
@@ -142,7 +150,8 @@ func cluster() Dashboard {
 		return `sum((` + name + `{source="$source"} and on (source, vm_id) virt_vm_powered_on == 1) * on (source, vm_id) group_left () virt_vm_info{` + here + `})`
 	}
 	without := func(used, there string) string { // one host, the largest
-		return `sum(` + ofHost(used) + `) / (sum(` + ofHost(there) + `) - max(` + ofHost(there) + `))`
+		left := `(` + ofHost(there) + `) and on (source, host_id) ` + used
+		return `sum(` + ofHost(used) + `) / (sum(` + left + `) - max(` + left + `))`
 	}
 	spread := `max(` + ofHost("virt_host_cpu_usage_ratio") + `) - min(` + ofHost("virt_host_cpu_usage_ratio") + `)`
 	rows := func(name string) string { return "max by (source, host) (" + ofHost(name) + ")" }
@@ -328,7 +337,7 @@ func tips() Dashboard {
 				lines("Tips by severity", "Tips that are not resolved.", "short", Tip, line(by("severity", "protip_tips"), "{{severity}}")),
 				lines("Tips by rule", "Tips that are not resolved, by rule and state.", "short", Tip, line(by("rule, state", "protip_tips"), "{{rule}} {{state}}")).wide(16),
 				lines("What rules cannot judge", "Objects of which a rule knows too little, and those on which it failed since the start.", "short", Sampling,
-					line(by("rule", "protip_rule_unknown_objects")+" > 0", "{{rule}} knows too little"), line(`round(sum(increase(protip_rule_failures_total[$__range])))`, "failures")).many(Link{}).wide(24).high(7),
+					line(by("rule", "protip_rule_unknown_objects")+" > 0", "{{rule}}"), line(`round(sum(increase(protip_rule_failures_total[$__range])))`, "failures")).many(Link{}).wide(24).high(7),
 			}},
 			{"Migrations", []Panel{
 				lines("Actions", "Actions that are not over, by state.", "short", Migration, line(by("state", "protip_actions"), "{{state}}")),
@@ -355,8 +364,8 @@ func growth() Dashboard {
 	goesOn := func(query string) string {
 		return `clamp_min(predict_linear((` + query + `)[$__range:], $__range_s), 0)`
 	}
-	cpu := ratio("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`))
-	memory := ratio("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`))
+	cpu := share("source", q(`virt_host_cpu_usage_hertz{}`), q(`virt_host_cpu_capacity_hertz{}`))
+	memory := share("source", q(`virt_host_memory_usage_bytes{}`), q(`virt_host_memory_capacity_bytes{}`))
 	running := func(name string) string { return q(name+`{}`) + ` and on (source, vm_id) virt_vm_powered_on == 1` }
 	return Dashboard{
 		UID: growthUID, Title: "protip / Growth and capacity", About: "What is used, what was promised, and where it goes. protip report growth says when it will be full.",
