@@ -42,13 +42,13 @@ var pictures = flag.String("pictures", "", "where to write a picture of each das
 // outside, as an administrator would. A page with a broken panel is found out.
 func TestDashboards(t *testing.T) {
 	prom.Tool(t, "prometheus")
-	speed := "--speed=20"
+	speed, every := 20, time.Second
 	if *pictures != "" {
-		speed = "--speed=10" // more to be seen
+		speed, every = 6, 2*time.Second // more to be seen, and a machine that draws is busy
 	}
-	demo := startDemo(t, "--seed=5", speed)
+	demo := startDemo(t, "--seed=5", fmt.Sprint("--speed=", speed))
 	began := time.Now()
-	server := prom.Start(t, map[string]string{"protip": strings.TrimPrefix(demo.base, "http://")})
+	server := prom.StartEvery(t, every, map[string]string{"protip": strings.TrimPrefix(demo.base, "http://")})
 	act := demo.await(t, func(a action) bool { return a.Outcome == "recovered" && a.source() != hyperV })
 	interfere(t, demo, server, act)
 	server.Wait(t, `min_over_time(sum(protip_action_outcomes_total)[4s:1s]) > 0`, patience, func(s []prom.Sample) bool { return len(s) == 1 }) // and not only in the last scrape
