@@ -98,7 +98,10 @@ type Engine struct {
 	seq       int
 	pauses    map[string]Pause
 	lastMove  map[inventory.ID]lastMove
-	starts    []time.Time // of what was sent in the last hour
+	placed    map[inventory.ID]lastMove    // where protip put a VM last, as long as nobody moved it on
+	contests  map[inventory.ID]ForeignMove // VMs of which somebody else undid a move of protip's
+	planMoved map[string]time.Time         // when a move of a plan ended last, while others of it are to come
+	starts    []time.Time                  // of what was sent in the last hour
 	breaker   breaker
 	outbox    []Action
 
@@ -153,9 +156,10 @@ func New(o Options) (*Engine, error) {
 		wake:     make(chan struct{}, 1),
 		live:     map[string]*item{},
 		pauses:   map[string]Pause{},
-		lastMove: map[inventory.ID]lastMove{},
-		breaker:  breaker{limit: o.Limits.Failures},
-		seen:     map[inventory.ID]sighted{},
+		lastMove: map[inventory.ID]lastMove{}, planMoved: map[string]time.Time{},
+		placed: map[inventory.ID]lastMove{}, contests: map[inventory.ID]ForeignMove{},
+		breaker: breaker{limit: o.Limits.Failures},
+		seen:    map[inventory.ID]sighted{},
 	}
 	m, err := newMetrics(o.Registerer, o.Executors)
 	if err != nil {
@@ -193,6 +197,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // decide looks at every action once.
 func (e *Engine) decide(ctx context.Context, workers *sync.WaitGroup) {
 	e.absorbMoves()
+	e.endContests()
 	for _, it := range e.items() {
 		if ctx.Err() != nil {
 			return
@@ -343,14 +348,28 @@ func (e *Engine) ended(it *item) {
 	if last, rests := rest(a); rests {
 		e.lastMove[a.VM] = last
 	}
+	if a.Sent() && a.State == Done {
+		e.placed[a.VM] = lastMove{at: a.EndedAt, by: "protip", to: a.To}
+	}
 	for _, ev := range eventsOf(a) {
 		e.count(ev)
 	}
 	if spoils(a) {
 		e.spoilRest(a)
 	}
+	e.advancePlan(a)
 	if a.State != Unknown && !awaitsOutcome(a) {
 		delete(e.live, a.ID)
+	}
+}
+
+// advancePlan notes that a move of a plan has ended, as long as others are to come.
+func (e *Engine) advancePlan(a Action) {
+	delete(e.planMoved, a.PlanID)
+	for _, it := range e.live {
+		if it.PlanID == a.PlanID && !it.State.Final() {
+			e.planMoved[a.PlanID] = a.EndedAt
+		}
 	}
 }
 

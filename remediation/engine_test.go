@@ -714,6 +714,99 @@ func TestPlanKeepsItsOrder(t *testing.T) {
 	})
 }
 
+func TestAWaveWaitsForTheOneBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.options.Limits = remediation.Limits{PerHost: 5, PerCluster: 5, PerSource: 5}
+		w.options.MaxWait = time.Minute // shorter than the plan takes, and longer than any move of it
+		w.start()
+		defer func() { w.stop() }()
+		var plan []remediation.Action
+		for n := range 6 {
+			m := w.move(n, 2+n%2)
+			m.Wave = n / 2
+			plan = append(plan, m)
+		}
+		w.platform.Took = 50 * time.Second
+		ids := w.submit("ann", plan...)
+		w.after(20 * time.Second)
+		w.stop() // the waves are in the journal
+		w.start()
+		w.after(5 * time.Minute)
+		var ended time.Time
+		for wave := range 3 {
+			last := ended
+			for _, id := range ids[2*wave : 2*wave+2] {
+				a := w.want(id, remediation.Done, "")
+				if a.StartingAt.Before(last) {
+					t.Errorf("%s of wave %d started at %s, and the wave before ended at %s", a.VMName, wave, a.StartingAt, last)
+				}
+				if a.EndedAt.After(ended) {
+					ended = a.EndedAt
+				}
+			}
+		}
+	})
+}
+
+// TestSomebodyMovesItBack has another balancer undo what protip does. A VM rests for its cooldown each time, and after the second time
+// it is left alone, also after a restart, until a person resumes.
+func TestSomebodyMovesItBack(t *testing.T) {
+	inBubble(t, func(w *world) {
+		for n := range 2 {
+			m := w.otherTip(0, 2)
+			m.TipID = fmt.Sprint("tip-", n)
+			w.submit(remediation.ByPolicy, m)
+			w.after(2 * time.Minute)
+			if w.platform.Where(vm(0)) != host(2) {
+				t.Fatalf("round %d: not moved", n)
+			}
+			if w.metric("protip_contested_vms", "source=vc") != 0 {
+				t.Fatalf("round %d: left alone", n)
+			}
+			w.stop()
+			w.start() // what protip did last is in the journal
+			w.after(time.Second)
+			w.platform.Put(vm(0), host(1))
+			w.after(29 * time.Minute)
+			if _, err := w.engine.Submit(w.Context(), []remediation.Action{m}, "ann", ""); !errors.Is(err, remediation.ErrRefused) {
+				t.Fatalf("round %d: moved again within its cooldown: %v", n, err)
+			}
+			w.after(2 * time.Minute)
+		}
+		alone := func(when string) {
+			t.Helper()
+			why := w.engine.Frozen()[vm(0)]
+			if !strings.Contains(why, "moved it away 2 times") || w.metric("protip_contested_vms", "source=vc") != 1 {
+				t.Errorf("%s: %q", when, why)
+			}
+			if _, err := w.engine.Submit(w.Context(), []remediation.Action{w.otherTip(0, 3)}, "ann", ""); !errors.Is(err, remediation.ErrRefused) {
+				t.Errorf("%s: moved all the same: %v", when, err)
+			}
+		}
+		alone("after the second time")
+		w.stop()
+		w.start()
+		w.after(3 * 24 * time.Hour)
+		alone("days and a restart later")
+		w.platform.Put(vm(0), host(3)) // somebody's own move does not count
+		w.platform.Put(vm(0), host(1))
+		w.after(time.Hour)
+		alone("after moves that undo nothing")
+		if err := w.engine.Resume(w.Context(), "", "ann", "the other balancer is off"); err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		w.start()
+		w.after(time.Second)
+		w.submit("ann", w.otherTip(0, 3))
+		w.after(2 * time.Minute)
+		if w.platform.Where(vm(0)) != host(3) {
+			t.Error("a person's word does not lift it")
+		}
+	})
+}
+
 func TestPlanEndsWithItsFirstFailure(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.platform.Break(vm(1), remediationtest.FailsTask)

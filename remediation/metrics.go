@@ -15,6 +15,7 @@ type metrics struct {
 	paused        *prometheus.GaugeVec
 	breakerOpen   prometheus.Gauge
 	foreignMoves  *prometheus.CounterVec
+	leftAlone     *prometheus.GaugeVec
 	journalErrors prometheus.Counter
 	sources       []string
 }
@@ -43,6 +44,9 @@ func newMetrics(reg prometheus.Registerer, executors map[string]Executor) (*metr
 		foreignMoves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "protip_foreign_moves_total", Help: "Migrations that were seen and that protip did not order.",
 		}, []string{"source"}),
+		leftAlone: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "protip_contested_vms", Help: "VMs that are left alone because somebody else moved them back twice.",
+		}, []string{"source"}),
 		journalErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "protip_journal_errors_total", Help: "Writes that the journal did not take; nothing is sent without it.",
 		}),
@@ -55,7 +59,7 @@ func newMetrics(reg prometheus.Registerer, executors map[string]Executor) (*metr
 		return m, nil
 	}
 	return m, errors.Join(reg.Register(m.actions), reg.Register(m.ended), reg.Register(m.outcomes), reg.Register(m.duration),
-		reg.Register(m.paused), reg.Register(m.breakerOpen), reg.Register(m.foreignMoves), reg.Register(m.journalErrors))
+		reg.Register(m.paused), reg.Register(m.breakerOpen), reg.Register(m.foreignMoves), reg.Register(m.leftAlone), reg.Register(m.journalErrors))
 }
 
 // zero has every series there from the start: a counter that appears at 1 has no increase.
@@ -73,6 +77,7 @@ func (m *metrics) zero() {
 		m.duration.WithLabelValues(source)
 		m.paused.WithLabelValues(source)
 		m.foreignMoves.WithLabelValues(source)
+		m.leftAlone.WithLabelValues(source)
 	}
 }
 
@@ -112,6 +117,13 @@ func (m *metrics) pauses(p map[string]Pause) {
 	for _, source := range m.sources {
 		_, one := p[source]
 		m.paused.WithLabelValues(source).Set(oneIf(all || one))
+	}
+}
+
+// contested sets how many VMs of each source are left alone.
+func (m *metrics) contested(of map[string]int) {
+	for _, source := range m.sources {
+		m.leftAlone.WithLabelValues(source).Set(float64(of[source]))
 	}
 }
 

@@ -47,7 +47,7 @@ func (e *Engine) Pause(ctx context.Context, source, by, why string) error {
 }
 
 // Resume lifts the pause of one source, or, if source is empty, the pause of all; a source paused by name stays so. Resuming
-// all also closes the breaker.
+// all also closes the breaker. VMs of the source that were left alone because somebody else moved them back may be moved again.
 func (e *Engine) Resume(ctx context.Context, source, by, why string) error {
 	if err := e.Recover(ctx); err != nil {
 		return err
@@ -55,6 +55,9 @@ func (e *Engine) Resume(ctx context.Context, source, by, why string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := e.o.Memory.DropPause(ctx, source); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := e.forgive(ctx, source); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
 	delete(e.pauses, source)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/placement"
 )
 
 // Submit stores the moves of one plan, in their order, as approved by somebody (a user's name, or ByPolicy) for a reason, and
@@ -162,11 +163,29 @@ func (e *Engine) Incoming() map[inventory.ID][]inventory.ID {
 	return out
 }
 
+// Emptying are the hosts that plans of ours empty now.
+func (e *Engine) Emptying() map[inventory.ID]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[inventory.ID]bool{}
+	for _, it := range e.live {
+		if (it.For == placement.ForEvacuation || it.For == placement.ForFreeing) && !it.State.Final() && it.State != Planned && !it.DryRun {
+			out[it.From] = true
+		}
+	}
+	return out
+}
+
 // Frozen are the VMs that may not be moved now, and why.
 func (e *Engine) Frozen() map[inventory.ID]string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	out := map[inventory.ID]string{}
+	for vm := range e.contests {
+		if why := e.contested(vm); why != "" {
+			out[vm] = why
+		}
+	}
 	for vm := range e.lastMove {
 		if why := e.cooling(vm); why != "" {
 			out[vm] = why
@@ -273,7 +292,7 @@ func (e *Engine) turn(it *item) string {
 		return "it was cancelled"
 	}
 	why := e.barred(it)
-	if why == "" && e.now().Sub(it.ApprovedAt) > e.o.MaxWait {
+	if why == "" && e.now().Sub(e.waitsSince(it)) > e.o.MaxWait {
 		why = fmt.Sprintf("it waited %s for its turn (%s): its plan is old", e.o.MaxWait, words(it.wait, "no reason noted"))
 	}
 	if why != "" {
@@ -282,6 +301,20 @@ func (e *Engine) turn(it *item) string {
 	}
 	it.wait = e.queued(it)
 	return it.wait
+}
+
+// waitsSince is from when an action's wait counts: its plan does not grow old while another move of it is under way, or has just ended.
+func (e *Engine) waitsSince(it *item) time.Time {
+	since := it.ApprovedAt
+	if at := e.planMoved[it.PlanID]; at.After(since) {
+		since = at
+	}
+	for _, other := range e.live {
+		if other.PlanID == it.PlanID && inFlight(other.State) {
+			return e.now()
+		}
+	}
+	return since
 }
 
 // barred is why the action may not start any more.
@@ -311,6 +344,9 @@ func (e *Engine) held(a Action) string {
 }
 
 func (e *Engine) cooling(vm inventory.ID) string {
+	if why := e.contested(vm); why != "" {
+		return why
+	}
 	last, ok := e.lastMove[vm]
 	if !ok || e.now().Sub(last.at) >= e.o.Cooldown {
 		return ""
@@ -332,6 +368,9 @@ func (e *Engine) queued(it *item) string {
 		}
 		if other.PlanID == it.PlanID && other.Order < it.Order && notStarted(other.State) {
 			return fmt.Sprintf("%s goes first", other.VMName)
+		}
+		if other.PlanID == it.PlanID && other.Wave < it.Wave && !other.State.Final() {
+			return fmt.Sprintf("%s has to arrive first: it is of an earlier wave", other.VMName)
 		}
 		if !inFlight(other.State) {
 			continue

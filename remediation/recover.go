@@ -52,13 +52,17 @@ func (e *Engine) recall(ctx context.Context) error {
 	for _, p := range pauses {
 		e.pauses[p.Source] = p
 	}
-	moves, err := e.o.Memory.ForeignMoves(ctx, e.now().Add(-e.o.Cooldown))
+	moves, err := e.o.Memory.ForeignMoves(ctx, e.now().Add(-max(e.o.Cooldown, contestMemory)))
 	if err != nil {
 		return err
 	}
 	for _, m := range moves {
 		e.lastMove[m.VM] = lastMove{at: m.At, by: foreign, to: m.To}
+		if m.Against > 0 {
+			e.contests[m.VM] = m
+		}
 	}
+	e.metrics.contested(e.leftAlone())
 	if e.breaker.state, err = e.o.Memory.Breaker(ctx); err != nil {
 		return err
 	}
@@ -80,8 +84,14 @@ func (e *Engine) replay(past []Action) {
 		if last, rests := rest(a); rests && last.at.After(e.lastMove[a.VM].at) {
 			e.lastMove[a.VM] = last
 		}
+		if a.Sent() && a.State == Done && a.EndedAt.After(e.placed[a.VM].at) && a.EndedAt.Equal(e.lastMove[a.VM].at) {
+			e.placed[a.VM] = lastMove{at: a.EndedAt, by: "protip", to: a.To} // nobody has moved it since
+		}
 		if spoils(a) {
 			e.spoilRest(a)
+		}
+		if a.EndedAt.After(e.planMoved[a.PlanID]) {
+			e.advancePlan(a)
 		}
 		if awaitsOutcome(a) {
 			e.hold(a)

@@ -65,9 +65,11 @@ const (
 
 // Action is one move, from proposal to outcome. It is a value: the journal's copy is the truth.
 type Action struct {
-	ID       string       `json:"id"`
-	PlanID   string       `json:"plan_id"` // shared by the moves submitted together
-	Order    int          `json:"order"`   // within the plan, from 0
+	ID     string `json:"id"`
+	PlanID string `json:"plan_id"` // shared by the moves submitted together
+	Order  int    `json:"order"`   // within the plan, from 0
+	// Wave is the step of the plan, from 0: it begins when all moves of the waves before have ended.
+	Wave     int          `json:"wave,omitempty"`
 	TipID    string       `json:"tip_id,omitempty"`
 	Cluster  inventory.ID `json:"cluster,omitzero"`
 	Kind     Kind         `json:"kind"`
@@ -77,8 +79,9 @@ type Action struct {
 	FromName string       `json:"from_name"`
 	To       inventory.ID `json:"to"`
 	ToName   string       `json:"to_name"`
-	Why      string       `json:"why"` // the reasons of the target's rating, in words
-	By       string       `json:"by"`  // who approved: a user's name, or "automatic"
+	For      string       `json:"for,omitempty"` // what the move is for, as the plan says: relief, evacuation, spread, freeing, share
+	Why      string       `json:"why"`           // the plan's reasons, in words
+	By       string       `json:"by"`            // who approved: a user's name, or "automatic"
 	DryRun   bool         `json:"dry_run,omitempty"`
 	// Settle is how long after the move the tip's condition measures the past: longest range + for + two cycles.
 	Settle time.Duration `json:"settle,omitempty"`
@@ -242,6 +245,9 @@ type ForeignMove struct {
 	From inventory.ID `json:"from"`
 	To   inventory.ID `json:"to"`
 	At   time.Time    `json:"at"`
+	// Against is how many of protip's own moves of the VM somebody else undid, and AgainstAt when that was last.
+	Against   int       `json:"against,omitempty"`
+	AgainstAt time.Time `json:"against_at,omitzero"`
 }
 
 // Breaker is whether actions that no person asked for may start.

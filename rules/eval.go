@@ -370,24 +370,6 @@ func (e *evaluator) run(p program) (bool, error) {
 	return b, nil
 }
 
-// remedy is the rule's, brought to what the object's own config says.
-func (e *evaluator) remedy(s *subject) (r Remedy, err error) {
-	r = e.rule.Remedy
-	for _, g := range []struct {
-		prog program
-		into *float64
-	}{{e.rule.cpuBelow, &r.CPUBelow}, {e.rule.memoryBelow, &r.MemoryBelow}} {
-		if len(g.prog.reads) == 0 {
-			continue
-		}
-		load(g.prog.reads, e.env, s, e.horizon)
-		if *g.into, err = goal(&e.machine, g.prog, e.env); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
-}
-
 func (e *evaluator) failed(f *Finding, what string, err error) {
 	f.When, f.Clear, f.Summary = Undecided, Undecided, ""
 	f.Err = fmt.Errorf("evaluate %s of %s for %s: %w", what, e.rule, f.Object, err)

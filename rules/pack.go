@@ -3,7 +3,6 @@ package rules
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/expr-lang/expr/vm"
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 
@@ -65,7 +63,9 @@ type Rule struct {
 	Remedy   Remedy
 
 	when, clear           program
-	cpuBelow, memoryBelow program // of the remedy
+	cpuBelow, memoryBelow program // of the remedy, and the two below
+	apartBelow            program
+	vcpus, memory         program
 	summary               template
 	inputs                []*field          // what when and clear read
 	alert                 map[string]string // labels of the alert that it waits for, instead of when; nil: none
@@ -280,7 +280,7 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 		key{"clear", false, func(n *yaml.Node) { clear = n }},
 		key{"severity", true, func(n *yaml.Node) { r.Severity = Severity(p.oneOf(n, "severity", "critical", "warning", "info")) }},
 		key{"summary", true, func(n *yaml.Node) { summary = n }},
-		key{"remedy", true, func(n *yaml.Node) { remedy = n; r.Remedy = p.readRemedy(r, n) }},
+		key{"remedy", true, func(n *yaml.Node) { remedy = n }},
 	)
 	if r.On == 0 { // no names to check expressions against
 		for what, n := range map[string]*yaml.Node{"when": when, "clear": clear, "summary": summary} {
@@ -289,9 +289,6 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 			}
 		}
 		return r
-	}
-	if remedy != nil {
-		p.checkRemedy(r, remedy)
 	}
 	switch {
 	case alert == nil && when == nil:
@@ -321,6 +318,10 @@ func (p *packParser) readRule(n *yaml.Node) *Rule {
 				r.inputs = append(r.inputs, f)
 			}
 		}
+	}
+	if remedy != nil {
+		p.readRemedy(r, remedy, sc)
+		p.checkRemedy(r, remedy)
 	}
 	if summary != nil && p.scalar(summary, "summary") {
 		var faults []fault
@@ -354,78 +355,8 @@ func (p *packParser) failFaults(n *yaml.Node, what string, faults []fault) {
 // kindsOfRules are the kinds of object that a rule can be on.
 func kindsOfRules() []string { return []string{"host", "vm", "cluster", "datastore", "service"} }
 
-// remedies are the actions that a remedy can be.
-func remedies() []string { return []string{string(RebalanceHost), string(Migrate), string(NoRemedy)} }
-
 // readKind reads a kind of object.
 func (p *packParser) readKind(n *yaml.Node) inventory.Kind {
 	kind, _ := inventory.ParseKind(p.oneOf(n, "on", kindsOfRules()...))
 	return kind
-}
-
-// readRemedy reads what is to be done. A host is brought down to something, or nobody could say when to stop moving.
-func (p *packParser) readRemedy(rule *Rule, n *yaml.Node) Remedy {
-	var r Remedy
-	var goals []*yaml.Node
-	p.mapping(n, "a remedy",
-		key{"action", true, func(n *yaml.Node) {
-			r.Action = RemedyAction(p.oneOf(n, "action", remedies()...))
-		}},
-		key{"cpu_below", false, func(n *yaml.Node) {
-			goals = append(goals, n)
-			r.CPUBelow, rule.cpuBelow = p.goal(rule, n, "cpu_below")
-		}},
-		key{"memory_below", false, func(n *yaml.Node) {
-			goals = append(goals, n)
-			r.MemoryBelow, rule.memoryBelow = p.goal(rule, n, "memory_below")
-		}},
-	)
-	switch {
-	case r.Action == RebalanceHost && len(goals) == 0:
-		p.failNode(n, "add cpu_below or memory_below, lower than where the rule clears", "remedy %s does not say how far", r.Action)
-	case r.Action != RebalanceHost && r.Action != "":
-		for _, g := range goals {
-			p.failNode(g, "remove it", "remedy %s has no goal", r.Action)
-		}
-	}
-	return r
-}
-
-// goal is a utilisation, 0..1, made of numbers and the config alone: it is the same for every host that has the same config.
-func (p *packParser) goal(r *Rule, n *yaml.Node, what string) (float64, program) {
-	if !p.scalar(n, what) {
-		return 0, program{}
-	}
-	prog, faults := compile(n.Value, scope{config: p.pack.Config, varying: p.pack.varying, settings: r.settings}, wantNumber)
-	p.failFaults(n, what, faults)
-	if len(faults) > 0 {
-		return 0, program{}
-	}
-	env := map[string]any{}
-	for _, f := range prog.reads {
-		env[f.path] = p.pack.Config[f.name]
-	}
-	ratio, err := goal(&vm.VM{}, prog, env)
-	if err != nil {
-		p.failNode(n, "it is a share of the host's capacity", "%s %v", what, err)
-	}
-	return ratio, prog
-}
-
-// goal runs a program that makes a share of a host's capacity.
-func goal(machine *vm.VM, prog program, env map[string]any) (float64, error) {
-	v, err := machine.Run(prog.code, env)
-	ratio, ok := v.(float64)
-	if err != nil || !ok || !(ratio > 0 && ratio <= 1) {
-		return 0, fmt.Errorf("is %v, and must be above 0 and at most 1", v)
-	}
-	return ratio, nil
-}
-
-// checkRemedy refuses a remedy that has no meaning for what the rule is on.
-func (p *packParser) checkRemedy(r *Rule, n *yaml.Node) {
-	wants := map[RemedyAction]inventory.Kind{RebalanceHost: inventory.KindHost, Migrate: inventory.KindVM}
-	if kind, ok := wants[r.Remedy.Action]; ok && kind != r.On && r.On != inventory.KindService {
-		p.failNode(n, "", "remedy %s is for a rule on a %s, and %s is on a %s", r.Remedy.Action, kind, r.Name, r.On)
-	}
 }

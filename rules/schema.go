@@ -29,6 +29,10 @@ func Schema() map[string]any {
 		"action":       one("what is to be done", remedies()...),
 		"cpu_below":    share,
 		"memory_below": share,
+		"apart_below":  share,
+		"vcpus":        m{"type": []string{"number", "string"}, "description": "how many vCPUs right-size advises, an expression over what the rule reads"},
+		"memory":       m{"type": []string{"number", "string"}, "description": "how many bytes of memory right-size advises, an expression over what the rule reads"},
+		"webhook":      form(webhookName.String(), "the name of one of the agent's webhooks"),
 	})
 	rule := object([]string{"name", "on", "severity", "summary", "remedy"}, m{
 		"name": form(ruleName.String(), "CamelCase"),

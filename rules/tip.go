@@ -74,6 +74,13 @@ type Place struct {
 	HostName string       `json:"host_name,omitempty"`
 }
 
+// Restricts reports whether the tip keeps its host from taking anything new: from when it is active until it is resolved or dismissed,
+// and also while nothing is known of it.
+func (t Tip) Restricts() bool {
+	s := t.standing()
+	return t.Remedy.Restricts() && (s == Active || s == InProgress)
+}
+
 // Evidence is a number the rule looked at.
 type Evidence struct {
 	Name  string    `json:"name"` // as the pack calls it: host.cpu_usage_ratio
@@ -81,35 +88,6 @@ type Evidence struct {
 	Unit  string    `json:"unit"` // empty where it is not known
 	At    time.Time `json:"at"`
 	Query string    `json:"query,omitempty"` // the PromQL it is of, if it was computed
-}
-
-// Remedy is what a rule proposes.
-type Remedy struct {
-	Action RemedyAction `json:"action"`
-	// CPUBelow and MemoryBelow are the utilisation, 0..1, that rebalance-host brings the host down to; 0 is not asked for.
-	CPUBelow    float64 `json:"cpu_below,omitempty"`
-	MemoryBelow float64 `json:"memory_below,omitempty"`
-}
-
-// RemedyAction is a kind of remedy (more to come).
-type RemedyAction string
-
-// Remedies.
-const (
-	RebalanceHost RemedyAction = "rebalance-host" // move VMs off the host until its condition is gone
-	Migrate       RemedyAction = "migrate"        // move the VM (of a service, the one it runs in) to a better host
-	NoRemedy      RemedyAction = "none"
-)
-
-// Words is the remedy as a person would say it.
-func (r Remedy) Words() string {
-	switch r.Action {
-	case RebalanceHost:
-		return "move VMs from this host to hosts with room, until it is calm"
-	case Migrate:
-		return "move this VM to a host with room"
-	}
-	return "no action of protip; look at it"
 }
 
 // TipID is the ID of the tip that a rule of a pack has of an object: 12 hex digits that stay the same for ever.

@@ -117,7 +117,7 @@ func (a *App) placementPolicy(snap *inventory.Snapshot) placement.Policy {
 	p := placement.Policy{
 		Ceiling: config.DefaultCeiling, Fill: c.Goal == config.GoalFill, Weights: placement.Weights{CPU: c.Weights.CPU, Memory: c.Weights.Memory},
 		HostReserve: placement.HostReserve{CPURatio: c.HostReserves.CPU, MemoryRatio: c.HostReserves.Memory},
-		ApartTags:   c.ApartTags, TogetherTags: c.TogetherTags, Restricted: restricted(snap, cfg),
+		ApartTags:   c.ApartTags, TogetherTags: c.TogetherTags, Restricted: a.restricted(snap, cfg),
 		ReserveAll: c.ReserveAll, Reserves: a.heldReserves(snap, cfg),
 	}
 	if r := cfg.Remediation; r != nil {
@@ -135,11 +135,12 @@ func (a *App) recheck(act remediation.Action) error {
 	snap := a.Snapshot()
 	policy := a.placementPolicy(snap)
 	policy.Quick = act.Kind == remediation.QuickMigration // a person agreed to it
+	policy.Urgent = act.For == placement.ForEvacuation
 	policy.Incoming = without(policy.Incoming, act.To, act.VM)
 	if err := a.stillNeeded(snap, act, policy); err != nil {
 		return err
 	}
-	rating, ok := placement.Of(placement.Rate(snap, placement.Observed(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
+	rating, ok := placement.Of(placement.Rate(snap, a.demand(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
 	if !ok {
 		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)
 	}
@@ -157,14 +158,17 @@ func (a *App) recheck(act remediation.Action) error {
 	return nil
 }
 
-// stillNeeded asks whether the host that the move relieves is not calm by now.
+// stillNeeded asks whether what the move is for is not so by now: the tip is over, or the host that it relieves is calm.
 func (a *App) stillNeeded(snap *inventory.Snapshot, act remediation.Action, policy placement.Policy) error {
 	tip, err := agent{a}.Tip(context.Background(), act.TipID)
-	if err != nil || tip.Remedy.Action != rules.RebalanceHost {
+	if err != nil || tip.Remedy.Action == rules.Migrate {
 		return nil
 	}
 	if tip.State == rules.Resolved {
 		return fmt.Errorf("the tip is resolved: %w", remediation.ErrNotNeeded)
+	}
+	if tip.Remedy.Action != rules.RebalanceHost {
+		return nil
 	}
 	plan, err := a.acting.engine.Actions(context.Background(), remediation.Filter{TipID: act.TipID, Since: tip.ActiveAt})
 	if err != nil {
@@ -181,7 +185,7 @@ func (a *App) stillNeeded(snap *inventory.Snapshot, act remediation.Action, poli
 			return fmt.Errorf("%s has not been measured since %s left: %w", act.FromName, other.VMName, remediation.ErrNotYet)
 		}
 	}
-	relief := placement.Relieve(snap, placement.Observed(snap), act.From, goalOf(tip), policy)
+	relief := placement.Relieve(snap, a.demand(snap), act.From, goalOf(tip), policy)
 	if relief.Reached() && len(relief.Moves) == 0 {
 		return fmt.Errorf("%s is expected at %.0f %% of its CPU and %.0f %% of its memory: %w",
 			act.FromName, relief.Before.CPURatio*100, relief.Before.MemoryRatio*100, remediation.ErrNotNeeded)

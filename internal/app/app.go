@@ -69,6 +69,7 @@ type App struct {
 	reload   sync.Mutex // one reload at a time
 
 	answers   memory     // of history, to queries that need not be asked at every evaluation
+	following *following // what VMs usually need
 	notifying sync.Mutex // keeps events in order
 
 	mu       sync.Mutex // guards what follows
@@ -92,7 +93,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("protip"),
 	)
-	a := &App{o: o, log: o.Log, clock: o.Clock, started: o.Clock.Now(), metrics: newMetrics(registry), reserves: newReserves(registry)}
+	a := &App{o: o, log: o.Log, clock: o.Clock, started: o.Clock.Now(), metrics: newMetrics(registry), reserves: newReserves(registry), following: newFollowing(registry)}
 	a.settings.Store(settings)
 	if a.access, err = newAccess(func() config.Web { return a.settings.Load().config.Web }, registry, o.Log); err != nil {
 		return nil, err

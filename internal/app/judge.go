@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 )
@@ -28,6 +29,7 @@ type subject struct {
 // evaluateAll judges the fleet at each interval until ctx is done.
 func (a *App) evaluateAll(ctx context.Context) {
 	defer a.answers.running.Wait()
+	defer a.following.running.Wait()
 	interval := a.settings.Load().config.EvaluationInterval
 	for {
 		a.evaluate(ctx)
@@ -43,6 +45,7 @@ func (a *App) evaluate(ctx context.Context) {
 	loaded := a.settings.Load()
 	set, alerts := a.withAlerts(ctx, loaded, snap)
 	a.remember(snap, now) // before the rules look back
+	a.follow(ctx, snap, now)
 	began := time.Now()
 	answers := a.answers.ask(ctx, a.past, loaded.rules, snap, now)
 	if ctx.Err() != nil {
@@ -161,6 +164,9 @@ func (a *App) judgeOutcome(act remediation.Action) (remediation.Outcome, bool) {
 		return "", false
 	}
 	about := subject{a.tips[i].Pack, a.tips[i].Rule, a.tips[i].Object}
+	if act.For == placement.ForEvacuation {
+		return emptied(a.fleet.Snapshot(), act.From)
+	}
 	f, ok := a.judged.findings[about]
 	if !ok || f.When == rules.Undecided || f.Why != "" {
 		return "", false
@@ -173,6 +179,18 @@ func (a *App) judgeOutcome(act remediation.Action) (remediation.Outcome, bool) {
 		if target, ok := a.judged.findings[about]; ok && target.When == rules.True {
 			return remediation.Worse, true
 		}
+	}
+	return remediation.NoEffect, true
+}
+
+// emptied is the outcome of a move that was to empty a host: what is wrong with the host does not go away by it.
+func emptied(snap *inventory.Snapshot, host inventory.ID) (remediation.Outcome, bool) {
+	src, ok := snap.Source(host.Source)
+	switch {
+	case !ok || !src.Up:
+		return "", false
+	case running(snap, host) == 0:
+		return remediation.Recovered, true
 	}
 	return remediation.NoEffect, true
 }

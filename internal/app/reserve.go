@@ -62,7 +62,7 @@ func newReserves(reg prometheus.Registerer) *reserves {
 func (a *App) judgeReserves(snap *inventory.Snapshot) {
 	began := time.Now()
 	cfg := a.settings.Load().config
-	demand, policy := placement.Observed(snap), a.placementPolicy(snap)
+	demand, policy := a.demand(snap), a.placementPolicy(snap)
 	a.mu.Lock()
 	before := maps.Clone(a.reserves.of)
 	a.mu.Unlock()
@@ -137,12 +137,25 @@ func (a *App) heldReserves(snap *inventory.Snapshot, cfg *config.Config) map[inv
 	return out
 }
 
-// restricted are the hosts that the configuration lets take nothing new.
-func restricted(snap *inventory.Snapshot, cfg *config.Config) map[inventory.ID]string {
-	if len(cfg.Placement.Restricted) == 0 {
-		return nil
-	}
+// restricted are the hosts that take nothing new, and why: the configuration says so, a tip does as long as it lasts, or they are
+// being emptied.
+func (a *App) restricted(snap *inventory.Snapshot, cfg *config.Config) map[inventory.ID]string {
 	out := map[inventory.ID]string{}
+	if a.acting != nil {
+		for host := range a.acting.engine.Emptying() {
+			out[host] = "it is being emptied"
+		}
+	}
+	a.mu.Lock()
+	for _, tip := range a.tips {
+		if tip.Restricts() {
+			out[tip.Object] = fmt.Sprintf("tip %s: %s", tip.ID, tip.Summary)
+		}
+	}
+	a.mu.Unlock()
+	if len(cfg.Placement.Restricted) == 0 {
+		return out
+	}
 	for h := range snap.Hosts() {
 		if why, ok := cfg.Placement.Restricted[h.ID.Source+"/"+h.Name]; ok {
 			out[h.ID] = why
@@ -160,7 +173,7 @@ func (a agent) Place(_ context.Context, vm placement.VMSpec) ([]placement.Rating
 	}
 	policy := a.placementPolicy(snap)
 	policy.Quick = true // to be told of it, not to do it
-	return placement.Rate(snap, placement.Observed(snap), vm, policy), nil
+	return placement.Rate(snap, a.demand(snap), vm, policy), nil
 }
 
 func (a agent) Reserves(context.Context) ([]web.Reserve, error) {

@@ -41,8 +41,7 @@ func observe(s *inventory.Snapshot, vm inventory.VMView) (Use, bool) {
 	balloon, _ := vm.Samples.Value(inventory.VMMemoryBalloon)
 	swapped, _ := vm.Samples.Value(inventory.VMMemorySwapped)
 	use := Use{
-		// Turbo lets a VM use more than its nominal size: what was measured is never cut.
-		CPUHertz:    max(usage, min(usage+contention*size, size)),
+		CPUHertz:    CPUNeed(usage, contention, size),
 		MemoryBytes: max(memory, min(memory+balloon+swapped, vm.MemoryBytes)),
 	}
 	return use, use.valid()

@@ -37,8 +37,21 @@ func (d Demand) of(id inventory.ID) (estimate, bool) {
 	return e, ok && e.valid()
 }
 
-// rise is how much more CPU than at its last sample a VM is expected to need.
-func (e estimate) rise() float64 { return max(0, e.CPUHertz-e.Now.CPUHertz) }
+// rise is how much more CPU than at its last sample a VM is expected to need, as far as its own samples tell.
+func (e estimate) rise() float64 {
+	if e.Samples < priorSamples {
+		return 0
+	}
+	return max(0, e.CPUHertz-e.Now.CPUHertz)
+}
+
+// shown is the variance of a VM's CPU demand, as far as its own samples tell.
+func (e estimate) shown() float64 {
+	if e.Samples < priorSamples {
+		return 0
+	}
+	return e.CPUVariance
+}
 
 // Followed is the demand of every VM as its samples told it, one after the other. The zero Followed has seen none.
 type Followed struct {
@@ -81,7 +94,7 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: spread * size * size}
 		}
 		next.vms[id] = v
-		usual[id] = Usual{CPUHertz: v.level, CPUVariance: v.variance}
+		usual[id] = Usual{CPUHertz: v.level, CPUVariance: v.variance, Samples: v.samples}
 	}
 	d.Usual = usual
 	return next, d

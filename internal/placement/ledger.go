@@ -55,7 +55,7 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 		}
 		demanded = demanded.plus(est.Now)
 		b.rise += est.rise()
-		b.variance += est.CPUVariance
+		b.variance += est.shown()
 		measured, _ := vm.Samples.Value(inventory.VMCPUUsage)
 		b.load.CPUHertz -= measured
 		measured, _ = vm.Samples.Value(inventory.VMMemoryUsage)
@@ -81,7 +81,7 @@ func (l *ledger) arrive(b *book, vm inventory.ID) {
 	}
 	b.load = b.load.plus(est.Now)
 	b.rise += est.rise()
-	b.variance += est.CPUVariance
+	b.variance += est.shown()
 }
 
 // leave takes a VM off a host.
@@ -90,7 +90,7 @@ func (l *ledger) leave(b *book, vm inventory.ID) {
 		delete(b.vms, vm)
 		b.load = b.load.minus(est.Now)
 		b.rise = max(0, b.rise-est.rise())
-		b.variance = max(0, b.variance-est.CPUVariance)
+		b.variance = max(0, b.variance-est.shown())
 	}
 }
 

@@ -21,10 +21,12 @@ type Demand struct {
 	Flows map[inventory.ID]Flow
 }
 
-// Usual is the level about which a VM's CPU demand varies, in hertz, and how much it does, in hertz squared.
+// Usual is the level about which a VM's CPU demand varies, in hertz, and how much it does, in hertz squared. Of a VM of few samples
+// both are mostly what is assumed of any: plans take that, and a rating keeps to the last sample.
 type Usual struct {
 	CPUHertz    float64 `json:"cpu_hertz"`
 	CPUVariance float64 `json:"cpu_variance"`
+	Samples     float64 `json:"samples"` // of an interval of the fleet; an hour's worth is enough
 }
 
 // VMSpec is the VM to be placed. Of one that exists only ID counts: the rest is in the snapshot and the demand.
@@ -90,6 +92,9 @@ type Policy struct {
 	// ReserveAll counts all running VMs as ones that must be restarted when their host fails, also those that the platform
 	// would not restart.
 	ReserveAll bool
+
+	// Urgent is for a VM that has to leave its host: a host may be filled to all it has, and how much demand varies does not bar it.
+	Urgent bool
 
 	roomless bool // how full a host is is not asked: a plan keeps its own sums
 }

@@ -111,7 +111,7 @@ func (l *ledger) candidate(spec VMSpec, p Policy) (*candidate, []inventory.HostV
 	}
 	c.Name, c.VCPUs, c.current = vm.Name, vm.VCPUs, vm.Host
 	est, ok := l.demand.of(vm.ID)
-	c.Use, c.rise, c.variance = est.Now, est.rise(), est.CPUVariance
+	c.Use, c.rise, c.variance = est.Now, est.rise(), est.shown()
 	c.Flow, c.Tags = l.demand.Flows[vm.ID], vm.Tags
 	c.HighlyAvailable = vm.Availability == inventory.HighlyAvailable
 	c.relate(l, p)
@@ -206,6 +206,9 @@ func (l *ledger) rateHost(c *candidate, b *book, p Policy) Rating {
 
 // rateRoom compares the host's load with and without the VM.
 func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
+	if p.Urgent {
+		p.Ceiling = max(p.Ceiling, 1)
+	}
 	need := c.Use.plus(Use{CPUHertz: c.rise})
 	without := b.load.plus(Use{CPUHertz: b.rise})
 	with, variance := without.plus(need), b.variance+c.variance
@@ -220,7 +223,7 @@ func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 		roomFor(CodeCPURoom, "CPU", r.Before.CPURatio, r.After.CPURatio, p.Ceiling, p.HostReserve.CPURatio, hertz(b.host.CPUHertz)),
 		roomFor(CodeMemoryRoom, "memory", r.Before.MemoryRatio, r.After.MemoryRatio, p.Ceiling, p.HostReserve.MemoryRatio, bytes(b.host.MemoryBytes)),
 	}
-	if peak := (with.CPUHertz + comfort*math.Sqrt(variance)) / b.host.CPUHertz; !(peak <= 1-p.HostReserve.CPURatio) && !room[0].Bars && !p.roomless {
+	if peak := (with.CPUHertz + comfort*math.Sqrt(variance)) / b.host.CPUHertz; !(peak <= 1-p.HostReserve.CPURatio) && !room[0].Bars && !p.roomless && !p.Urgent {
 		room[0] = Reason{CodeCPURoom, fmt.Sprintf("%s, but demand varies: %s is to be expected at times, more than it has", room[0].Text, percent(peak)), true}
 	}
 	w := p.Weights.scaled()

@@ -27,17 +27,21 @@ func TestRateExpectsMoreThanTheLastSample(t *testing.T) {
 	if text, barred := calm.Barred(); barred {
 		t.Fatalf("by its last sample: %s", text)
 	}
-	level := rate(map[inventory.ID]Usual{vmID("w"): {CPUHertz: calm.After.CPURatio * h.CPUHertz}})
+	level := rate(map[inventory.ID]Usual{vmID("w"): {CPUHertz: calm.After.CPURatio * h.CPUHertz, Samples: 12}})
 	if !(level.After.CPURatio > calm.After.CPURatio) || level.After.CPURatio > 2*calm.After.CPURatio {
 		t.Errorf("a VM that has used more is expected to again: %.2f after, and by its last sample %.2f", level.After.CPURatio, calm.After.CPURatio)
 	}
 	for _, restless := range []string{"w", "o"} {
-		r := rate(map[inventory.ID]Usual{vmID(restless): {CPUVariance: h.CPUHertz * h.CPUHertz}})
+		r := rate(map[inventory.ID]Usual{vmID(restless): {CPUVariance: h.CPUHertz * h.CPUHertz, Samples: 12}})
 		if text, barred := r.Barred(); !barred || !strings.Contains(text, "demand varies") {
 			t.Errorf("%s varies by as much as the host has: %q bars", restless, text)
 		}
 	}
-	low := rate(map[inventory.ID]Usual{vmID("w"): {CPUHertz: 0.1 * ghz}})
+	few := rate(map[inventory.ID]Usual{vmID("w"): {CPUHertz: h.CPUHertz, CPUVariance: h.CPUHertz * h.CPUHertz, Samples: 11}})
+	if few.After != calm.After {
+		t.Errorf("what is only assumed of a VM counts: %+v, want %+v", few.After, calm.After)
+	}
+	low := rate(map[inventory.ID]Usual{vmID("w"): {CPUHertz: 0.1 * ghz, Samples: 12}})
 	if low.After != calm.After {
 		t.Errorf("what it needs now counts where that is more: %+v, want %+v", low.After, calm.After)
 	}
