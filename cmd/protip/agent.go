@@ -183,6 +183,7 @@ func addAgentCommands(app *kingpin.Application, verbs map[string]command) {
 		return placeVM(ctx, c, agent, placed)
 	})
 	addReserveCommand(app, add)
+	addHostCommands(app, add)
 }
 
 func listTips(ctx context.Context, c *console, agent *client.Client, all bool) error {
@@ -223,8 +224,17 @@ func showTip(ctx context.Context, c *console, agent *client.Client, id string) e
 	type shown struct {
 		web.Tip
 		Actions []remediation.Action `json:"actions"`
+		Plan    *web.Proposal        `json:"plan,omitempty"` // of what would be done now
 	}
-	return c.print(shown{tip, actions}, func(w *tabwriter.Writer) {
+	var plan *web.Proposal
+	if tip.State == rules.Active && tip.Remedy.Moves() {
+		if p, err := agent.Plan(ctx, id); err == nil {
+			plan = &p
+		} else if refused := (*client.Error)(nil); !errors.As(err, &refused) || refused.Type != "conflict" {
+			return err
+		}
+	}
+	return c.print(shown{tip, actions, plan}, func(w *tabwriter.Writer) {
 		fmt.Fprintf(w, "%s\n\n", printable(tip.Summary))
 		fmt.Fprintf(w, "source\t%s\nsubject\t%s %s\nrule\t%s of pack %s\nseverity\t%s\nstate\t%s\n",
 			tip.Object.Source, tip.Object.Kind, printable(tip.Name), tip.Rule, tip.Pack, tip.Severity, printable(standing(tip.Tip)))
@@ -240,6 +250,10 @@ func showTip(ctx context.Context, c *console, agent *client.Client, id string) e
 		if len(actions) > 0 {
 			fmt.Fprintln(w)
 			printActions(w, actions)
+		}
+		if plan != nil {
+			fmt.Fprintln(w)
+			printPlan(w, *plan)
 		}
 		if tip.Hint != "" {
 			fmt.Fprintf(w, "\n%s\n", tip.Hint)

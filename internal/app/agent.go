@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/common/version"
@@ -113,22 +112,6 @@ func (a agent) Implement(ctx context.Context, by web.By, id string, downtime boo
 	// The moves go, whatever became of the tip meanwhile; the next evaluation shows it.
 	_, _ = a.changeTip(ctx, id, rules.Tip.Begin)
 	return actions, nil
-}
-
-// frozenOn says which VMs of a tip's host count as leaving or may not move, and why.
-func (a agent) frozenOn(tip rules.Tip) string {
-	frozen, snap := a.acting.engine.Frozen(), a.Snapshot()
-	host, err := hostOf(snap, tip)
-	if err != nil {
-		return err.Error()
-	}
-	var parts []string
-	for _, vm := range snap.VMsOn(host) {
-		if why, ok := frozen[vm.ID]; ok {
-			parts = append(parts, vm.Name+": "+why)
-		}
-	}
-	return strings.Join(parts, "; ")
 }
 
 func (a agent) Cancel(ctx context.Context, by web.By, id string) (act remediation.Action, err error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/placement"
+	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 )
@@ -103,7 +104,7 @@ func (a *App) plan(snap *inventory.Snapshot, tip rules.Tip, policy placement.Pol
 	case rules.RebalanceCluster:
 		return a.rebalance(snap, demand, tip, policy)
 	case rules.Evacuate:
-		return a.request(snap, demand, hostRequest{evacuate, tip.Object}, policy)
+		return a.request(snap, demand, web.HostRequest{What: web.Evacuate, Host: tip.Object}, policy)
 	}
 	return proposal{}, fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
 }
@@ -185,32 +186,20 @@ func proposalOf(c placement.Course) proposal {
 	return p
 }
 
-// What a person can ask of a host, beside what tips propose.
-const (
-	evacuate = "evacuate" // empty it, as far as its VMs can go anywhere
-	free     = "free"     // empty it wholly and in comfort, or not at all
-	fill     = "fill"     // have it take its share of the cluster's load
-)
-
-// hostRequest is a plan for one host.
-type hostRequest struct {
-	what string
-	host inventory.ID
-}
-
-func (a *App) request(snap *inventory.Snapshot, demand placement.Demand, r hostRequest, policy placement.Policy) (proposal, error) {
-	h, ok := snap.Host(r.host)
+// request plans what is wanted of one host.
+func (a *App) request(snap *inventory.Snapshot, demand placement.Demand, r web.HostRequest, policy placement.Policy) (proposal, error) {
+	h, ok := snap.Host(r.Host)
 	if !ok {
-		return proposal{}, fmt.Errorf("host %s is gone", r.host)
+		return proposal{}, fmt.Errorf("host %s is gone", r.Host)
 	}
 	want := placement.Rebalance{Only: true, Cluster: h.Cluster}
-	switch hosts := []inventory.ID{r.host}; r.what {
-	case evacuate:
+	switch hosts := []inventory.ID{r.Host}; r.What {
+	case web.Evacuate:
 		want.Evacuate = hosts
 		policy.Urgent = true
-	case free:
+	case web.Free:
 		want.Free = hosts
-	case fill:
+	case web.Fill:
 		want.Occupy = hosts
 	}
 	if h.Cluster.IsZero() {
@@ -224,9 +213,9 @@ func (a *App) request(snap *inventory.Snapshot, demand placement.Demand, r hostR
 	switch {
 	case len(p.left) > 0:
 		p.why = fmt.Sprintf("%d of its VMs stay: %s, %s", len(p.left), p.left[0].Name, p.left[0].Why)
-	case len(p.moves) == 0 && r.what == fill:
+	case len(p.moves) == 0 && r.What == web.Fill:
 		p.why = "it carries its share already, or no VM would bring it closer to it"
-	case len(p.moves) == 0 && running(snap, r.host) > 0:
+	case len(p.moves) == 0 && running(snap, r.Host) > 0:
 		p.why = "none of its VMs can be moved now"
 	}
 	return p, nil

@@ -521,3 +521,18 @@ func ref(id inventory.ID) types.ManagedObjectReference {
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// cluster is the ID of the only cluster of that name, once it is listed.
+func (a *agent) cluster(name string) (id inventory.ID) {
+	a.t.Helper()
+	await(a.t, deadline, func() string {
+		for c := range a.Snapshot().Clusters() {
+			if c.Name == name {
+				id = c.ID
+				return ""
+			}
+		}
+		return "no cluster " + name
+	})
+	return id
+}

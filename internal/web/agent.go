@@ -20,6 +20,7 @@ type Agent interface {
 	ActionReader
 	ActionOperator
 	Placer
+	Planner
 	TipOperator
 	Steerer
 	Auditor

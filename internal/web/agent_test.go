@@ -40,6 +40,7 @@ type testAgent struct {
 	failure  error            // what every act fails with
 	packs    *rules.Set
 	past     history.Querier
+	proposal Proposal
 
 	mu      sync.Mutex
 	tips    []rules.Tip
@@ -122,6 +123,22 @@ func (a *testAgent) Implement(ctx context.Context, by By, id string, downtime bo
 		return a.actions[:1], a.act(by, "implement with downtime", id)
 	}
 	return a.actions[:1], a.act(by, "implement", id)
+}
+
+func (a *testAgent) Propose(ctx context.Context, id string) (Proposal, error) {
+	_, err := a.Tip(ctx, id)
+	return a.proposal, err
+}
+
+func (a *testAgent) ProposeHost(context.Context, HostRequest) (Proposal, error) {
+	return a.proposal, nil
+}
+
+func (a *testAgent) ImplementHost(_ context.Context, by By, r HostRequest, agreed Agreement) ([]remediation.Action, error) {
+	if agreed.Plan != "" && agreed.Plan != a.proposal.ID {
+		return nil, fmt.Errorf("the plan is %s now: %w", a.proposal.ID, ErrConflict)
+	}
+	return a.actions[:1], a.act(by, string(r.What), r.Host.String())
 }
 
 func (a *testAgent) Cancel(_ context.Context, by By, id string) (remediation.Action, error) {

@@ -48,13 +48,18 @@ func seen(t rules.Tip) Tip {
 
 // next is the command that a tip ends with, and why it is no better one.
 func next(t rules.Tip, mode Mode) (command, hint string) {
+	dismiss := "protip tips dismiss " + t.ID + " --for 24h"
 	switch t.State {
 	case rules.Active:
 		switch {
-		case t.Remedy.Action == "" || t.Remedy.Action == "none":
-			return "protip tips dismiss " + t.ID + " --for 24h", "this rule proposes nothing that protip could do"
+		case t.Remedy.Action == "" || t.Remedy.Action == rules.NoRemedy:
+			return dismiss, "this rule proposes nothing that protip could do"
+		case t.Remedy.Action == rules.Restrict:
+			return dismiss, "protip places nothing new on this host while the tip lasts; to lift that, dismiss it"
+		case t.Remedy.Action == rules.RightSize:
+			return dismiss, "advice: protip changes no VM's size"
 		case mode == Off:
-			return "protip tips dismiss " + t.ID + " --for 24h", "remediation is off: remediation.mode: manual in the config lets protip carry this out"
+			return dismiss, "remediation is off: remediation.mode: manual in the config lets protip carry this out"
 		}
 		return "protip tips implement " + t.ID, ""
 	case rules.Dismissed:

@@ -122,8 +122,11 @@ func (s *server) routes() []Route {
 		{Method: "GET", Path: "/api/v1/audit", Needs: Viewer, Handler: s.read(s.audit)},
 		{Method: "GET", Path: "/api/v1/tips", Needs: Viewer, Handler: s.read(s.tips)},
 		{Method: "GET", Path: "/api/v1/tips/{id}", Needs: Viewer, Handler: s.read(s.tip)},
+		{Method: "GET", Path: "/api/v1/tips/{id}/plan", Needs: Viewer, Handler: s.read(s.tipPlan)},
+		{Method: "GET", Path: "/api/v1/plan", Needs: Viewer, Handler: s.read(s.hostPlan)},
 
 		{Method: "POST", Path: "/api/v1/tips/{id}/implement", Needs: Operator, Handler: act(s, s.implement)},
+		{Method: "POST", Path: "/api/v1/plan/implement", Needs: Operator, Handler: act(s, s.implementHost)},
 		{Method: "POST", Path: "/api/v1/tips/{id}/dismiss", Needs: Operator, Handler: act(s, s.dismiss)},
 		{Method: "POST", Path: "/api/v1/tips/{id}/undismiss", Needs: Operator, Handler: act(s, s.undismiss)},
 		{Method: "POST", Path: "/api/v1/actions/{id}/resolve", Needs: Operator, Handler: act(s, s.resolve)},

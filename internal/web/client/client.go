@@ -140,6 +140,22 @@ func (c *Client) Cancel(ctx context.Context, action, why string) (remediation.Ac
 	return act[remediation.Action](ctx, c, "/api/v1/actions/"+url.PathEscape(action)+"/cancel", map[string]string{"why": why})
 }
 
+// Plan is what a tip's remedy would do now.
+func (c *Client) Plan(ctx context.Context, tip string) (web.Proposal, error) {
+	return ask[web.Proposal](ctx, c, "tips/"+url.PathEscape(tip)+"/plan", nil)
+}
+
+// HostPlan is what a request would do to a host, given by its name or its ID. A name that several hosts have is an *Error with Candidates.
+func (c *Client) HostPlan(ctx context.Context, what web.What, host string) (web.Proposal, error) {
+	return ask[web.Proposal](ctx, c, "plan", url.Values{"what": {string(what)}, "host": {host}})
+}
+
+// ImplementHost has the agent carry a request out and returns the actions it planned, without waiting for them.
+func (c *Client) ImplementHost(ctx context.Context, what web.What, host string, a web.Agreement, why string) ([]remediation.Action, error) {
+	body := map[string]any{"what": what, "host": host, "plan": a.Plan, "downtime": a.Downtime, "why": why}
+	return act[[]remediation.Action](ctx, c, "/api/v1/plan/implement", body)
+}
+
 // Resolve ends an unknown action by a person's word: done or failed.
 func (c *Client) Resolve(ctx context.Context, action string, as remediation.State, why string) (remediation.Action, error) {
 	body := map[string]string{"as": string(as), "why": why}

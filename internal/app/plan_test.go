@@ -1,0 +1,235 @@
+package app_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/sim"
+	"github.com/protip/protip/internal/sim/load"
+	"github.com/protip/protip/internal/web"
+	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules"
+)
+
+// planPack holds the remedies that plan for more than one VM.
+const planPack = `pack: plans
+version: 1.0.0
+description: Tips that come soon.
+rules:
+  - name: Uneven
+    on: cluster
+    with:
+      most: max by (source, cluster_id) (virt_host_cpu_usage_ratio * on (source, host_id) group_left (cluster_id) virt_host_info{cluster_id!=""})
+      least: min by (source, cluster_id) (virt_host_cpu_usage_ratio * on (source, host_id) group_left (cluster_id) virt_host_info{cluster_id!=""})
+    when: most - least > 0.3
+    for: 20s
+    clear: most - least < 0.25
+    severity: warning
+    summary: "{{cluster.name}} is uneven"
+    remedy: {action: rebalance-cluster, apart_below: 0.2}
+  - name: Broken
+    on: host
+    on_alert: {alertname: HostBroken}
+    severity: critical
+    summary: "{{host.name}}: {{alert_summary}}"
+    remedy: {action: evacuate}
+  - name: Full
+    on: host
+    when: host.memory_usage_ratio > 0.9
+    severity: warning
+    summary: "{{host.name}} takes no more"
+    remedy: {action: restrict}
+`
+
+// unevenFleet is a cluster whose first host does all the work: four VMs of which two have to go for it to be even, and none that contend.
+func unevenFleet(name string) sim.Config {
+	cfg := hotFleet(name)
+	cfg.Load = load.Func(func(vm int, _ time.Time) load.Use {
+		use := load.Use{CPU: 0.05, MemoryActive: 0.1, MemoryConsumed: 0.5, NetReceived: 4e6, NetTransmitted: 2e6, DiskLatency: time.Millisecond}
+		if vm < 4 {
+			use.CPU = 0.7
+		}
+		return use
+	})
+	const gib = 1 << 30
+	vm := func(name string) sim.VM { return sim.VM{Name: name, VCPUs: 4, MemoryBytes: 8 * gib} }
+	cfg.Clusters[0].Hosts = []sim.Host{
+		{Name: "esx01", Cores: 16, MemoryBytes: 64 * gib, VMs: []sim.VM{vm("a"), vm("b"), vm("c"), vm("d")}},
+		{Name: "esx02", Cores: 16, MemoryBytes: 64 * gib, VMs: []sim.VM{vm("idle-2")}},
+		{Name: "esx03", Cores: 16, MemoryBytes: 64 * gib, VMs: []sim.VM{vm("idle-3")}},
+	}
+	return cfg
+}
+
+// planRig is a rig with the pack of plans over one vCenter.
+func planRig(t *testing.T, speed float64, fleet sim.Config) *rig {
+	t.Helper()
+	r := newRig(t, speed, fleet)
+	r.file("plans.yml", planPack)
+	r.config["packs"] = map[string]any{"shipped": []any{}, "files": []any{"plans.yml"}}
+	r.write()
+	return r
+}
+
+// hostsOfVMs are the hosts of VMs by name.
+func hostsOfVMs(snap *inventory.Snapshot) map[string]string {
+	out := map[string]string{}
+	for vm := range snap.VMs() {
+		if h, ok := snap.Host(vm.Host); ok {
+			out[vm.Name] = h.Name
+		}
+	}
+	return out
+}
+
+func TestClusterIsRebalanced(t *testing.T) {
+	t.Parallel()
+	r := planRig(t, 30, unevenFleet("vc"))
+	a := r.start()
+	cluster := a.cluster("prod")
+	tip := a.awaitTip("Uneven", cluster, rules.Active)
+	var plan web.Proposal
+	await(t, deadline, func() (missing string) {
+		var err error
+		if plan, err = a.Plan(t.Context(), tip.ID); err != nil {
+			return err.Error()
+		}
+		if len(plan.Waves) == 0 || plan.Apart == nil || plan.Apart.After > 0.2 {
+			return fmt.Sprintf("the plan is %+v", plan)
+		}
+		return ""
+	})
+	moves := 0
+	for _, wave := range plan.Waves {
+		for _, m := range wave {
+			moves++
+			if m.FromName != "esx01" || m.Closer <= 0 || m.Cost.CopyBytes <= 0 || m.Why == "" {
+				t.Errorf("%+v", m)
+			}
+		}
+	}
+	if moves != 2 || plan.NextCommand != "protip tips implement "+tip.ID || plan.Decision.Verdict != remediation.Manual {
+		t.Fatalf("%d moves, next %q, %+v", moves, plan.NextCommand, plan.Decision)
+	}
+	if _, err := a.implement(tip, "it is uneven"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, deadline, func() string {
+		for _, act := range a.actions() {
+			if act.Outcome != remediation.Recovered {
+				return fmt.Sprintf("%s is %s (%q, %s)", act.VMName, act.State, act.Outcome, act.Error)
+			}
+		}
+		return ""
+	})
+	if n := len(a.actions()); n != moves {
+		t.Errorf("%d actions of a plan of %d moves", n, moves)
+	}
+	a.awaitTip("Uneven", cluster, rules.Resolved)
+	on := map[string]int{}
+	for _, host := range hostsOfVMs(a.Snapshot()) {
+		on[host]++
+	}
+	if on["esx01"] != 2 || on["esx02"] != 2 || on["esx03"] != 2 {
+		t.Errorf("VMs by host: %v", on)
+	}
+}
+
+// TestClusterWaitsUntilDemandIsKnown: by itself a cluster is not rebalanced before an hour was followed, and then it is.
+func TestClusterWaitsUntilDemandIsKnown(t *testing.T) {
+	t.Parallel()
+	r := planRig(t, 240, unevenFleet("vc"))
+	r.remediation(map[string]any{"automatic": []any{map[string]any{
+		"source": "vc", "cluster": "prod", "pack": "plans", "rule": "Uneven", "pack_sha256": r.sum("plans.yml"),
+	}}})
+	a := r.start()
+	began := r.clock.Now()
+	a.awaitTip("Uneven", a.cluster("prod"), rules.Active)
+	await(t, deadline, func() string {
+		if strings.Contains(a.log.String(), "demand has not been followed for 1h0m0s yet") {
+			return ""
+		}
+		return "nothing is said of demand"
+	})
+	act := a.awaitAction("made", func(remediation.Action) bool { return true })
+	if early := act.PlannedAt.Sub(began); early < 50*time.Minute || act.By != remediation.ByPolicy {
+		t.Errorf("planned %s after the start, by %s", early, act.By)
+	}
+	if v := a.scrape().value("protip_demand_followed_seconds", "source", "vc"); v < 3000 {
+		t.Errorf("demand followed for %v s", v)
+	}
+
+	// A restart goes on from history.
+	a.stop()
+	a = r.start()
+	await(t, deadline, func() string {
+		if v := a.scrape().value("protip_demand_followed_seconds", "source", "vc"); v < 3000 {
+			return fmt.Sprintf("after a restart demand was followed for %v s\n%s", v, a.log.tail(5))
+		}
+		return ""
+	})
+}
+
+func TestEvacuateByAPerson(t *testing.T) {
+	t.Parallel()
+	r := planRig(t, 30, unevenFleet("vc"))
+	a := r.start()
+	a.awaitUp("vc")
+	plan, err := a.HostPlan(t.Context(), web.Evacuate, "esx01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, wave := range plan.Waves {
+		n += len(wave)
+	}
+	if n != 4 || len(plan.Waves) < 2 || !strings.Contains(plan.NextCommand, "--implement --plan="+plan.ID) {
+		t.Fatalf("%d moves in %d waves, next %q; %s", n, len(plan.Waves), plan.NextCommand, plan.Why)
+	}
+	if len(a.actions()) != 0 || sent(r.vcs[0]) != 0 {
+		t.Fatal("a plan that was only shown is carried out")
+	}
+	_, err = a.ImplementHost(t.Context(), web.Evacuate, "esx01", web.Agreement{Plan: "000000000000"}, "")
+	refused(t, "another plan", err, "another one by now")
+	if _, err = a.ImplementHost(t.Context(), web.Evacuate, "esx01", web.Agreement{Plan: plan.ID}, "new memory"); err != nil {
+		t.Fatal(err)
+	}
+	rating, err := a.Place(t.Context(), "idle-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range rating.Ratings {
+		if text, barred := h.Barred(); h.Name == "esx01" && (!barred || !strings.Contains(text, "it is being emptied")) {
+			t.Errorf("a host that is being emptied takes VMs: %v %q", barred, text)
+		}
+	}
+	await(t, deadline, func() string {
+		for _, act := range a.actions() {
+			if act.State != remediation.Done {
+				return fmt.Sprintf("%s is %s: %s", act.VMName, act.State, act.Error)
+			}
+		}
+		return ""
+	})
+	for vm, host := range hostsOfVMs(a.Snapshot()) {
+		if host == "esx01" {
+			t.Errorf("%s is still there", vm)
+		}
+	}
+	waves(t, a.actions())
+}
+
+// waves fails the test if a move began before one of an earlier wave of its plan had ended.
+func waves(t *testing.T, actions []remediation.Action) {
+	t.Helper()
+	for _, early := range actions {
+		for _, late := range actions {
+			if early.PlanID == late.PlanID && early.Wave < late.Wave && late.StartingAt.Before(early.EndedAt) {
+				t.Errorf("%s of wave %d began at %s, and %s of wave %d ended at %s", late.VMName, late.Wave, late.StartingAt, early.VMName, early.Wave, early.EndedAt)
+			}
+		}
+	}
+}
