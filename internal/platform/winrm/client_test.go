@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -287,6 +288,61 @@ func oneHost(t *testing.T, auth Auth) {
 	if tried != 1 {
 		t.Errorf("the wrong password went to %d hosts", tried)
 	}
+}
+
+// TestLoginsAreOfOneSecret: a lone attempt is waited for by who has the same secret and by nobody else; one that hangs makes room for one other;
+// a secret is held back longer each time.
+func TestLoginsAreOfOneSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, a, b := &Logins{}, secret{1}, secret{2}
+		enter := func(s secret) func(error) {
+			t.Helper()
+			leave, err := l.enter(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return leave
+		}
+		hangs := enter(a)
+		enter(b)(nil) // at once
+		began := time.Now()
+		second := enter(a)
+		if waited := time.Since(began); waited != defaultPatience {
+			t.Errorf("it waited %s for one that hangs, want %s", waited, defaultPatience)
+		}
+		third := make(chan error, 1)
+		go func() {
+			leave, err := l.enter(t.Context(), a)
+			if err == nil {
+				leave(nil)
+			}
+			third <- err
+		}()
+		synctest.Wait()
+		if len(third) > 0 {
+			t.Error("two were let in for one that hangs")
+		}
+		refused := &refusal{"u"}
+		second(refused)
+		if err := <-third; !errors.Is(err, ErrCredentials) {
+			t.Errorf("after a refusal: %v", err)
+		}
+		hangs(refused) // at the same time, as it were
+		for _, held := range []time.Duration{holdOff, 2 * holdOff, 4 * holdOff, 8 * holdOff, longestHoldOff, longestHoldOff} {
+			time.Sleep(held - time.Second)
+			if _, err := l.enter(t.Context(), a); !errors.Is(err, ErrCredentials) {
+				t.Fatalf("sent before %s were over: %v", held, err)
+			}
+			time.Sleep(time.Second)
+			enter(a)(refused)
+		}
+		time.Sleep(longestHoldOff)
+		enter(a)(nil)
+		time.Sleep(time.Hour)
+		enter(a)(refused)
+		time.Sleep(holdOff)
+		enter(a)(nil)
+	})
 }
 
 func TestPagesAndRelease(t *testing.T) {

@@ -62,11 +62,7 @@ func (c *Client) Refused() bool {
 		return false
 	}
 	password, err := c.opts.Password()
-	if err != nil {
-		return false
-	}
-	_, refused := c.opts.Logins.held(c.key(password))
-	return refused
+	return err == nil && c.opts.Logins.isRefused(c.key(password))
 }
 
 // Refreshed reports whether no host's password, as it is now, is one that was refused a short while ago: after a refusal, that somebody has
@@ -98,17 +94,34 @@ type secret [sha256.Size]byte
 type Logins struct {
 	patience time.Duration // default defaultPatience
 
-	mu       sync.Mutex
-	accepted secret
-	when     time.Time // it was
-	refused  map[secret]hold
+	mu sync.Mutex
+	by map[secret]*attempts
+}
+
+// attempts is what became of one secret.
+type attempts struct {
+	accepted time.Time     // when it last was
+	until    time.Time     // it was refused, and is not sent before
+	held     time.Duration // how long that is in all
 	trying   chan struct{} // closed when the lone attempt is over, nil if there is none
 }
 
-// hold is how long a secret is not sent.
-type hold struct {
-	until time.Time
-	whole time.Duration
+// of is what is known of a secret. The caller holds the lock.
+func (l *Logins) of(s secret) *attempts {
+	if a := l.by[s]; a != nil {
+		return a
+	}
+	if l.by == nil {
+		l.by = map[secret]*attempts{}
+	}
+	now := time.Now()
+	for old, a := range l.by { // of passwords that nobody has any more
+		if a.trying == nil && now.Sub(a.accepted) > acceptance && now.Sub(a.until) > longestHoldOff {
+			delete(l.by, old)
+		}
+	}
+	l.by[s] = &attempts{}
+	return l.by[s]
 }
 
 // enter asks whether a secret may be tried now, and waits while another host tries one that nobody has accepted yet. leave
@@ -117,29 +130,38 @@ func (l *Logins) enter(ctx context.Context, s secret) (leave func(error), err er
 	patience := l.patience
 	setDefault(&patience, defaultPatience)
 	for {
-		if until, refused := l.held(s); refused {
-			return nil, fmt.Errorf("the same password was refused, and is not sent again before %s: %w", until.UTC().Format(time.TimeOnly+" UTC"), ErrCredentials)
+		done, busy, err := l.try(s)
+		if err != nil {
+			return nil, err
 		}
-		l.mu.Lock()
-		accepted := l.accepted == s && time.Since(l.when) < acceptance
-		if accepted || l.trying == nil {
-			done := make(chan struct{})
-			if !accepted {
-				l.trying = done
-			}
-			l.mu.Unlock()
-			return l.leave(s, done), nil
+		if done != nil {
+			return func(err error) { l.leave(s, done, err) }, nil
 		}
-		busy := l.trying
-		l.mu.Unlock()
-		if err := l.wait(ctx, busy, patience); err != nil {
+		if err := l.wait(ctx, s, busy, patience); err != nil {
 			return nil, fmt.Errorf("wait for another log-in: %w", err)
 		}
 	}
 }
 
+// try begins an attempt, or names the lone one that there is already.
+func (l *Logins) try(s secret) (done, busy chan struct{}, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.of(s)
+	switch lone := time.Since(a.accepted) >= acceptance; {
+	case time.Now().Before(a.until):
+		return nil, nil, fmt.Errorf("the same password was refused, and is not sent again before %s: %w", a.until.UTC().Format(time.TimeOnly+" UTC"), ErrCredentials)
+	case lone && a.trying != nil:
+		return nil, a.trying, nil
+	case lone:
+		a.trying = make(chan struct{})
+		return a.trying, nil, nil
+	}
+	return make(chan struct{}), nil, nil
+}
+
 // wait waits for a lone attempt. One that takes too long is not waited for any more, and makes room for one other.
-func (l *Logins) wait(ctx context.Context, busy chan struct{}, patience time.Duration) error {
+func (l *Logins) wait(ctx context.Context, s secret, busy chan struct{}, patience time.Duration) error {
 	enough := time.NewTimer(patience)
 	defer enough.Stop()
 	select {
@@ -147,8 +169,8 @@ func (l *Logins) wait(ctx context.Context, busy chan struct{}, patience time.Dur
 	case <-enough.C:
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.trying == busy {
-			l.trying = nil
+		if a := l.of(s); a.trying == busy {
+			a.trying = nil
 		}
 	case <-ctx.Done():
 		return ctx.Err()
@@ -156,58 +178,29 @@ func (l *Logins) wait(ctx context.Context, busy chan struct{}, patience time.Dur
 	return nil
 }
 
-func (l *Logins) leave(s secret, done chan struct{}) func(error) {
-	return func(err error) {
-		l.mu.Lock()
-		switch {
-		case err == nil:
-			l.accepted, l.when = s, time.Now()
-			delete(l.refused, s)
-		case isRefusal(err):
-			l.hold(s)
-		}
-		if l.trying == done {
-			l.trying = nil
-		}
-		l.mu.Unlock()
-		close(done)
-	}
-}
-
-// held is until when a secret is not sent, false if it may be.
-func (l *Logins) held(s secret) (until time.Time, refused bool) {
+func (l *Logins) leave(s secret, done chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := l.refused[s]
-	return h.until, time.Now().Before(h.until)
+	a, now := l.of(s), time.Now()
+	switch {
+	case err == nil:
+		a.accepted, a.held = now, 0
+	case isRefusal(err) && !now.Before(a.until): // else several were refused at the same time
+		a.held = min(max(2*a.held, holdOff), longestHoldOff)
+		a.accepted, a.until = time.Time{}, now.Add(a.held)
+	}
+	if a.trying == done {
+		a.trying = nil
+	}
+	close(done)
 }
 
-func (l *Logins) hold(s secret) {
-	if l.accepted == s {
-		l.accepted = secret{}
-	}
-	now := time.Now()
-	for old, h := range l.refused {
-		if now.After(h.until.Add(longestHoldOff)) {
-			delete(l.refused, old)
-		}
-	}
-	if l.refused == nil {
-		l.refused = map[secret]hold{}
-	}
-	was := l.refused[s]
-	if now.Before(was.until) { // several were refused at the same time
-		return
-	}
-	whole := min(max(2*was.whole, holdOff), longestHoldOff)
-	l.refused[s] = hold{now.Add(whole), whole}
-}
-
-// Forget makes a refused password one that may be tried again: somebody asked for it.
-func (l *Logins) Forget() {
+// isRefused reports whether a secret was refused and is not sent now.
+func (l *Logins) isRefused(s secret) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.refused = nil
+	a := l.by[s]
+	return a != nil && time.Now().Before(a.until)
 }
 
 // challenge is the token of an answer's Negotiate header, false if it has none.
