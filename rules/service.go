@@ -35,7 +35,7 @@ func serviceFacts() []field {
 	}
 	return []field{
 		txt("name", "its name", func(s *subject) *string { return &s.service.Name }),
-		txt("type", "how it is seen: systemd, windows, http, tcp, metric", func(s *subject) *string { return &s.service.Type }),
+		txt("type", "how it is seen: systemd, windows, performance, http, tcp, metric", func(s *subject) *string { return &s.service.Type }),
 		is("running", "it runs, and answers as far as that is looked at", inventory.ServiceRunning, inventory.ServiceStopped),
 		is("failed", "it should run and does not, or does not answer", inventory.ServiceFailed, inventory.ServiceRunning),
 	}

@@ -265,7 +265,7 @@ type Service struct {
 	ID    ID
 	Name  string
 	VM    ID     // whose guest it runs in; zero while that is not known
-	Type  string // how it is seen: systemd, windows, http, tcp, metric, ...
+	Type  string // how it is seen: systemd, windows, performance, http, tcp, metric, ...
 	State ServiceState
 }
 
