@@ -81,6 +81,8 @@ func notAgain(past []remediation.Action, now time.Time, dry bool) string {
 		case act.DryRun && dry:
 			return "the dry run of this tip is done"
 		case act.DryRun:
+		case act.CancelBy != "":
+			return act.CancelBy + " cancelled its last remedy: a person decides"
 		case act.State == remediation.Unknown:
 			return fmt.Sprintf("its action %s is unknown: look where %s is, then say so with protip actions resolve", act.ID, act.VMName)
 		case act.Outcome == remediation.Worse:
