@@ -111,6 +111,13 @@ func (a *testAgent) taken() []string {
 	return a.acts
 }
 
+// reset forgets what was done, and does again what was undone.
+func (a *testAgent) reset() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.acts = nil
+}
+
 func (a *testAgent) Implement(ctx context.Context, by By, id string, downtime bool) ([]remediation.Action, error) {
 	t, err := a.Tip(ctx, id)
 	if err != nil {
@@ -309,6 +316,16 @@ func hotAgent(t testing.TB) *testAgent {
 				Why: "most room", By: "operator token", State: remediation.Done, Verified: true, Progress: 1,
 				Outcome: remediation.Recovered, PlannedAt: now.Add(-26 * time.Hour), EndedAt: now.Add(-25 * time.Hour),
 			},
+		},
+		proposal: Proposal{
+			ID: "p1", Decision: remediation.Decision{Verdict: remediation.Manual, Why: "a person implements it"},
+			Waves: [][]ProposedMove{{{
+				Step: placement.Step{
+					VM: muc("vm", "vm-1"), Name: "web", From: muc("host", "host-1"), To: muc("host", "host-2"), Kind: placement.MoveLive, For: "relief",
+					Why: "most room", GainedHertz: 2e9, Cost: placement.Cost{CopyBytes: 8 << 30},
+				},
+				FromName: "esx1.example", ToName: "esx2.example", Stars: 4.5,
+			}}},
 		},
 		ratings: []placement.Rating{{
 			Host: muc("host", "host-2"), Name: "esx2.example", Stars: 4.5, Before: placement.Load{CPURatio: 0.31, MemoryRatio: 0.4},

@@ -19,7 +19,7 @@ type AlertReceiver interface {
 
 // receiveAlerts is Alertmanager's webhook. Its token is its own and lets nothing act: the most that an alert becomes is a tip.
 func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
-	if err := checkBearer(r, s.alerts.Token, "alertmanager.receive.token_file"); err != nil {
+	if err := s.checkBearer(r, s.alerts.Token, "alertmanager.receive.token_file"); err != nil {
 		if err.code == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="protip"`)
 		}
@@ -36,7 +36,7 @@ func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		s.fail(w, r, &apiError{http.StatusRequestEntityTooLarge, "bad_data", "the message is too large", err})
+		s.fail(w, r, errTooLarge(large))
 		return
 	case err != nil:
 		s.log.Warn("alerts refused", "remote", r.RemoteAddr, "reason", err)
@@ -51,19 +51,19 @@ func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkBearer is nil if the request carries the token; without one configured, nobody does.
-func checkBearer(r *http.Request, token func() (string, error), key string) *apiError {
+func (s *server) checkBearer(r *http.Request, token func() (string, error), key string) *apiError {
 	want, err := "", error(nil)
 	if token != nil {
 		want, err = token()
 	}
 	if err != nil {
-		return &apiError{http.StatusForbidden, "forbidden", "the token cannot be read: see the agent's log", err}
+		s.log.Error("token cannot be read", "key", key, "err", err)
+		return &apiError{http.StatusForbidden, "forbidden", "the token cannot be read: see the agent's log", nil}
 	}
 	if want = strings.TrimSpace(want); want == "" {
 		return &apiError{http.StatusForbidden, "forbidden", "not configured: set " + key, nil}
 	}
-	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || !equalSecrets(strings.TrimSpace(got), want) {
+	if got, ok := bearerToken(r); !ok || !equalSecrets(got, want) {
 		return &apiError{http.StatusUnauthorized, "unauthorized", "send the token of " + key + " as: Authorization: Bearer <token>", nil}
 	}
 	return nil

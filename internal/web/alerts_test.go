@@ -29,7 +29,7 @@ const message = `{"version":"4","groupKey":"{}","status":"firing","receiver":"pr
 	"alerts":[{"status":"firing","labels":{"alertname":"Hot","instance":"esx07"},"annotations":{"summary":"hot"},
 	"startsAt":"2026-11-23T12:00:00Z","endsAt":"0001-01-01T00:00:00Z","fingerprint":"c0ffee"}]}`
 
-func testWebhook(t *testing.T) {
+func TestWebhook(t *testing.T) {
 	for _, tc := range []struct {
 		name, method, body string
 		edit               func(*http.Request)

@@ -32,9 +32,9 @@ func TestRefusalsAreAudited(t *testing.T) {
 	do(h, "GET", "/api/v1/status", "") // has yet to log in
 	do(h, "GET", "/api/v1/status", "", bearer("guess"))
 	do(h, "POST", "/api/v1/pause", "")
-	do(h, "POST", "/api/v1/tips/a1b2c3/implement", "", with(eve))
-	do(h, "POST", "/api/v1/tips/a1b2c3/implement", "", with(anna), crossSite)
-	do(h, "POST", "/logout", "", with(anna))
+	do(h, "POST", "/api/v1/tips/a1b2c3/implement", "", withCookies(eve))
+	do(h, "POST", "/api/v1/tips/a1b2c3/implement", "", withCookies(anna), crossSite)
+	do(h, "POST", "/logout", "", withCookies(anna))
 	want := []string{
 		"anna: login: ok",
 		"eve: login: ok",

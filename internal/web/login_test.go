@@ -50,8 +50,8 @@ func form(h http.Handler, target string, fields url.Values, edit ...func(*http.R
 	return do(h, "POST", target, fields.Encode(), edit...)
 }
 
-// with sends the cookies that an answer set.
-func with(w *httptest.ResponseRecorder) func(*http.Request) {
+// withCookies sends the cookies that an answer set.
+func withCookies(w *httptest.ResponseRecorder) func(*http.Request) {
 	return func(r *http.Request) {
 		for _, c := range w.Result().Cookies() {
 			r.AddCookie(c)
@@ -78,19 +78,19 @@ func TestLogIn(t *testing.T) {
 	if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Secure || c.Path != "/" || c.Domain != "" {
 		t.Errorf("cookie: %s", c)
 	}
-	if w := do(h, "GET", "/", "", with(w)); w.Code != 200 {
+	if w := do(h, "GET", "/", "", withCookies(w)); w.Code != 200 {
 		t.Errorf("the page, logged in: %d", w.Code)
 	}
-	if got := do(h, "POST", "/api/v1/pause", "", with(w)); got.Code != 200 || agent.taken()[0] != "pause  by anna because" {
+	if got := do(h, "POST", "/api/v1/pause", "", withCookies(w)); got.Code != 200 || agent.taken()[0] != "pause  by anna because" {
 		t.Errorf("pause: %d, acts %q", got.Code, agent.taken())
 	}
-	if got := do(h, "POST", "/api/v1/pause", "", with(w), crossSite); got.Code != 403 {
+	if got := do(h, "POST", "/api/v1/pause", "", withCookies(w), crossSite); got.Code != 403 {
 		t.Errorf("pause by a page of another site: %d", got.Code)
 	}
-	if out := do(h, "POST", "/logout", "", with(w)); out.Code != 303 || out.Result().Cookies()[0].MaxAge >= 0 {
+	if out := do(h, "POST", "/logout", "", withCookies(w)); out.Code != 303 || out.Result().Cookies()[0].MaxAge >= 0 {
 		t.Errorf("log out: %d %v", out.Code, out.Result().Cookies())
 	}
-	if got := do(h, "POST", "/api/v1/pause", "", with(w)); got.Code != 401 || !strings.Contains(got.Body.String(), "session has ended") {
+	if got := do(h, "POST", "/api/v1/pause", "", withCookies(w)); got.Code != 401 || !strings.Contains(got.Body.String(), "session has ended") {
 		t.Errorf("after logging out: %d %s", got.Code, got.Body)
 	}
 }
@@ -102,7 +102,7 @@ func TestLogInByToken(t *testing.T) {
 		if w.Code != 303 {
 			t.Fatalf("log in: %d %s", w.Code, w.Body)
 		}
-		if got := do(h, "POST", "/api/v1/pause", "", with(w)); got.Code != want {
+		if got := do(h, "POST", "/api/v1/pause", "", withCookies(w)); got.Code != want {
 			t.Errorf("pause: %d, want %d", got.Code, want)
 		}
 	}
@@ -154,7 +154,7 @@ func TestSessionsRestOnTheirProof(t *testing.T) {
 	h := New(o)
 	anna, operator, program := logIn(h, "anna", annasPassword, ""), logIn(h, "", token, ""), logIn(h, "", viewerToken, "")
 	pause := func(session *httptest.ResponseRecorder) int {
-		return do(h, "POST", "/api/v1/pause", "", with(session)).Code
+		return do(h, "POST", "/api/v1/pause", "", withCookies(session)).Code
 	}
 
 	was := access.Accounts["anna"]
@@ -179,7 +179,7 @@ func TestSessionsRestOnTheirProof(t *testing.T) {
 		t.Errorf("session of a rotated token: %d", got)
 	}
 	clear(access.Tokens)
-	if got := do(h, "GET", "/api/v1/status", "", with(program)).Code; got != 401 {
+	if got := do(h, "GET", "/api/v1/status", "", withCookies(program)).Code; got != 401 {
 		t.Errorf("session of a removed token: %d", got)
 	}
 }
@@ -189,11 +189,11 @@ func TestSessionsEnd(t *testing.T) {
 		h := New(closed(t, hotAgent(t)))
 		w := logIn(h, "eve", annasPassword, "")
 		time.Sleep(sessionLife - time.Second)
-		if got := do(h, "GET", "/api/v1/status", "", with(w)).Code; got != 200 {
+		if got := do(h, "GET", "/api/v1/status", "", withCookies(w)).Code; got != 200 {
 			t.Errorf("before its end: %d", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := do(h, "GET", "/api/v1/status", "", with(w)).Code; got != 401 {
+		if got := do(h, "GET", "/api/v1/status", "", withCookies(w)).Code; got != 401 {
 			t.Errorf("after its end: %d", got)
 		}
 	})
@@ -284,7 +284,7 @@ func TestTicket(t *testing.T) {
 	if w.Code != 303 || w.Header().Get("Location") != "/" {
 		t.Fatalf("ticket: %d %s", w.Code, w.Body)
 	}
-	if got := do(h, "POST", "/api/v1/pause", "", with(w)); got.Code != 200 || agent.taken()[0] != "pause  by one-time login because" {
+	if got := do(h, "POST", "/api/v1/pause", "", withCookies(w)); got.Code != 200 || agent.taken()[0] != "pause  by one-time login because" {
 		t.Errorf("pause: %d %q", got.Code, agent.taken())
 	}
 	if w := do(h, "GET", "/login?ticket=one-time", ""); w.Code != 200 || len(w.Result().Cookies()) > 0 || !strings.Contains(w.Body.String(), "used already") {
@@ -338,7 +338,7 @@ func TestPages(t *testing.T) {
 	anna, eve := logIn(h, "anna", annasPassword, ""), logIn(h, "eve", annasPassword, "")
 	why := url.Values{"why": {" because "}, "next": {"/page"}}
 
-	if w := do(h, "GET", "/page", "", with(eve)); w.Body.String() != "hello eve\n" {
+	if w := do(h, "GET", "/page", "", withCookies(eve)); w.Body.String() != "hello eve\n" {
 		t.Errorf("page: %d %s", w.Code, w.Body)
 	}
 	for _, tc := range []struct {
@@ -348,10 +348,10 @@ func TestPages(t *testing.T) {
 		at, body     string
 	}{
 		{"nobody", "/do/x", func(*http.Request) {}, 303, "/login?next=%2Fpage", ""},
-		{"a viewer", "/do/x", with(eve), 403, "", "<h1>eve has the role viewer"},
-		{"another site", "/do/x", func(r *http.Request) { with(anna)(r); crossSite(r) }, 403, "", "another origin"},
-		{"an operator", "/do/x", with(anna), 303, "/page?id=x", ""},
-		{"an error", "/do/bad", with(anna), 400, "", "<h1>no such thing"},
+		{"a viewer", "/do/x", withCookies(eve), 403, "", "<h1>eve has the role viewer"},
+		{"another site", "/do/x", func(r *http.Request) { withCookies(anna)(r); crossSite(r) }, 403, "", "another origin"},
+		{"an operator", "/do/x", withCookies(anna), 303, "/page?id=x", ""},
+		{"an error", "/do/bad", withCookies(anna), 400, "", "<h1>no such thing"},
 	} {
 		by = By{}
 		w := form(h, tc.target, why, tc.edit)

@@ -3,7 +3,6 @@ package web
 import (
 	"net/http"
 
-	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/rules"
 )
 
@@ -28,7 +27,7 @@ type Pack struct {
 // Rule is a rule of a pack as the API shows it.
 type Rule struct {
 	Name         string         `json:"rule"`
-	On           inventory.Kind `json:"on"`
+	On           string         `json:"on"` // kind of object that it judges
 	Severity     rules.Severity `json:"severity"`
 	When         string         `json:"when"`
 	ForSeconds   float64        `json:"for_seconds"`             // how long it must hold
@@ -62,7 +61,7 @@ func (s *server) packs(r *http.Request) (any, error) {
 		}
 		for _, rule := range p.Rules {
 			view.Rules = append(view.Rules, Rule{
-				Name: rule.Name, On: rule.On, Severity: rule.Severity, When: rule.When, ForSeconds: rule.For.Seconds(), Clear: rule.Clear,
+				Name: rule.Name, On: rule.On.String(), Severity: rule.Severity, When: rule.When, ForSeconds: rule.For.Seconds(), Clear: rule.Clear,
 				EverySeconds: rule.Every.Seconds(), Summary: rule.Summary, Remedy: rule.Remedy, OpenTips: open[[2]string{p.Name, rule.Name}],
 			})
 		}

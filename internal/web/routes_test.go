@@ -2,91 +2,277 @@ package web
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/protip/protip/internal/alertmanager"
+	"github.com/protip/protip/internal/history/api"
+	"github.com/protip/protip/internal/history/promql"
 )
 
-// routeCases says for every route how it is asked rightly and, if it acts, what the agent must have been told.
-var routeCases = map[string]struct{ target, body, act string }{
-	"GET /metrics":                     {target: "/metrics"},
-	"GET /-/healthy":                   {target: "/-/healthy"},
-	"GET /-/ready":                     {target: "/-/ready"},
-	"GET /api/v1/status":               {target: "/api/v1/status"},
-	"GET /api/v1/sources":              {target: "/api/v1/sources"},
-	"GET /api/v1/clusters":             {target: "/api/v1/clusters?source=muc"},
-	"GET /api/v1/hosts":                {target: "/api/v1/hosts?cluster=prod"},
-	"GET /api/v1/vms":                  {target: "/api/v1/vms?sort=-cpu_usage_hertz&limit=2"},
-	"GET /api/v1/place":                {target: "/api/v1/place?vm=web"},
-	"GET /api/v1/reserve":              {target: "/api/v1/reserve?explain=true"},
-	"GET /api/v1/actions":              {target: "/api/v1/actions"},
-	"GET /api/v1/events":               {target: "/api/v1/events"},
-	"GET /api/v1/packs":                {target: "/api/v1/packs"},
-	"GET /api/v1/reports/{name}":       {target: "/api/v1/reports/host-utilization?since=1d"},
-	"GET /api/v1/audit":                {target: "/api/v1/audit?result=refused&since=7d&limit=5"},
-	"GET /api/v1/tips":                 {target: "/api/v1/tips?state=active"},
-	"GET /api/v1/tips/{id}":            {target: "/api/v1/tips/a1b2c3"},
-	"GET /api/v1/tips/{id}/plan":       {target: "/api/v1/tips/a1b2c3/plan"},
-	"GET /api/v1/plan":                 {target: "/api/v1/plan?what=evacuate&host=esx1.example"},
-	"POST /api/v1/plan/implement":      {"/api/v1/plan/implement", `{"what":"evacuate","host":"esx1.example","why":"new memory"}`, "evacuate muc/host/host-1 by operator token because new memory"},
-	"GET /login":                       {target: "/login"},
-	"POST /login":                      {target: "/login"},
-	"POST /logout":                     {target: "/logout"},
-	"GET /login.css":                   {target: "/login.css"},
-	"GET /{$}":                         {target: "/"},
-	"GET /console.css":                 {target: "/console.css"},
-	"GET /console.js":                  {target: "/console.js"},
-	"GET /favicon.svg":                 {target: "/favicon.svg"},
-	"POST /-/reload":                   {"/-/reload", `{"why":"new pack"}`, "reload  by operator token because new pack"},
-	"POST /api/v1/pause":               {"/api/v1/pause", `{"source":"muc","why":"audit"}`, "pause muc by operator token because audit"},
-	"POST /api/v1/resume":              {"/api/v1/resume", "", "resume  by operator token because"},
-	"POST /api/v1/tips/{id}/implement": {"/api/v1/tips/a1b2c3/implement", "", "implement a1b2c3 by operator token because"},
-	"POST /api/v1/alertmanager":        {target: "/api/v1/alertmanager"},
-	"POST /api/v1/tips/{id}/undismiss": {"/api/v1/tips/a1b2c3/undismiss", "{}", "undismiss a1b2c3 by operator token because"},
-	"POST /api/v1/actions/{id}/cancel": {"/api/v1/actions/x1/cancel", `{"why":"wrong VM"}`, "cancel x1 by operator token because wrong VM"},
+// RouteCase says how a route is asked rightly and, if it acts, what the agent must have been told.
+type RouteCase struct {
+	Target, Body string
+	Form         bool   // the body is a form
+	Bearer       string // a token that the route asks for beside all others
+	Codes        []int  // of right answers; 200 if there is none
+	Act, Because string
+}
+
+func (c RouteCase) codes() []int {
+	if len(c.Codes) > 0 {
+		return c.Codes
+	}
+	return []int{http.StatusOK}
+}
+
+// request is the body, and an edit that sends it as what it is.
+func (c RouteCase) request(edit func(*http.Request)) (string, func(*http.Request)) {
+	return c.Body, func(r *http.Request) {
+		if c.Form {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+		edit(r)
+		if c.Bearer != "" {
+			r.Header.Set("Authorization", "Bearer "+c.Bearer)
+		}
+	}
+}
+
+var routeCases = map[string]RouteCase{
+	"GET /metrics":               {Target: "/metrics"},
+	"GET /-/healthy":             {Target: "/-/healthy"},
+	"GET /-/ready":               {Target: "/-/ready"},
+	"GET /api/v1/status":         {Target: "/api/v1/status"},
+	"GET /api/v1/openapi.yaml":   {Target: "/api/v1/openapi.yaml"},
+	"GET /api/v1/sources":        {Target: "/api/v1/sources"},
+	"GET /api/v1/clusters":       {Target: "/api/v1/clusters?source=muc&limit=1"},
+	"GET /api/v1/hosts":          {Target: "/api/v1/hosts?cluster=prod&limit=2&offset=1"},
+	"GET /api/v1/vms":            {Target: "/api/v1/vms?sort=-cpu_usage_hertz&limit=2"},
+	"GET /api/v1/place":          {Target: "/api/v1/place?vm=web"},
+	"GET /api/v1/reserve":        {Target: "/api/v1/reserve?explain=true"},
+	"GET /api/v1/actions":        {Target: "/api/v1/actions?offset=1"},
+	"GET /api/v1/events":         {Target: "/api/v1/events"},
+	"GET /api/v1/packs":          {Target: "/api/v1/packs"},
+	"GET /api/v1/reports/{name}": {Target: "/api/v1/reports/host-utilization?since=1d"},
+	"GET /api/v1/audit":          {Target: "/api/v1/audit?since=7d&limit=5"},
+	"GET /api/v1/tips":           {Target: "/api/v1/tips"},
+	"GET /api/v1/tips/{id}":      {Target: "/api/v1/tips/a1b2c3"},
+	"GET /api/v1/tips/{id}/plan": {Target: "/api/v1/tips/a1b2c3/plan"},
+	"GET /api/v1/plan":           {Target: "/api/v1/plan?what=evacuate&host=esx1.example"},
+	"GET /prometheus/":           {Target: "/prometheus/api/v1/query?query=1"},
+	"POST /prometheus/":          {Target: "/prometheus/api/v1/query", Body: "query=1", Form: true},
+	"GET /login":                 {Target: "/login?next=/x"},
+	"POST /login":                {Target: "/login", Body: "password=" + token, Form: true, Codes: []int{303}},
+	"POST /logout":               {Target: "/logout", Codes: []int{303}},
+	"GET /login.css":             {Target: "/login.css"},
+	"GET /{$}":                   {Target: "/"},
+	"GET /console.css":           {Target: "/console.css"},
+	"GET /console.js":            {Target: "/console.js"},
+	"GET /favicon.svg":           {Target: "/favicon.svg"},
+	"POST " + webhookPath:        {Target: webhookPath, Body: message, Bearer: alertToken},
+	"POST /-/reload":             {Target: "/-/reload", Body: `{"why":"new pack"}`, Act: "reload  by ", Because: "operator token because new pack"},
+	"POST /api/v1/pause":         {Target: "/api/v1/pause", Body: `{"source":"muc","why":"audit"}`, Act: "pause muc by ", Because: "operator token because audit"},
+	"POST /api/v1/resume":        {Target: "/api/v1/resume", Act: "resume  by ", Because: "operator token because"},
+	"POST /api/v1/plan/implement": {
+		Target: "/api/v1/plan/implement", Body: `{"what":"evacuate","host":"esx1.example","why":"new memory"}`,
+		Act: "evacuate muc/host/host-1 by ", Because: "operator token because new memory",
+	},
+	"POST /api/v1/tips/{id}/implement": {Target: "/api/v1/tips/a1b2c3/implement", Act: "implement a1b2c3 by ", Because: "operator token because"},
+	"POST /api/v1/tips/{id}/undismiss": {Target: "/api/v1/tips/a1b2c3/undismiss", Body: "{}", Act: "undismiss a1b2c3 by ", Because: "operator token because"},
 	"POST /api/v1/actions/{id}/resolve": {
-		"/api/v1/actions/x1/resolve", `{"as":"failed","why":"looked"}`, "resolve x1 as failed by operator token because looked",
+		Target: "/api/v1/actions/x1/resolve", Body: `{"as":"failed","why":"looked"}`, Act: "resolve x1 as failed by ", Because: "operator token because looked",
+	},
+	"POST /api/v1/actions/{id}/cancel": {
+		Target: "/api/v1/actions/x1/cancel", Body: `{"why":"wrong VM"}`, Act: "cancel x1 by ", Because: "operator token because wrong VM",
 	},
 	"POST /api/v1/tips/{id}/dismiss": {
-		"/api/v1/tips/a1b2c3/dismiss", `{"for":"7d","why":"known"}`, "dismiss a1b2c3 for 168h0m0s by operator token because known",
+		Target: "/api/v1/tips/a1b2c3/dismiss", Body: `{"for":"7d","why":"known"}`, Act: "dismiss a1b2c3 for 168h0m0s by ", Because: "operator token because known",
 	},
 }
 
-// TestEveryRoute asks each route in every wrong way and in the right one. A route without an entry above fails.
-func TestEveryRoute(t *testing.T) {
+// EveryRoute asks each route, those of further pages too, in every wrong way and in the right one. A route without an entry in routeCases
+// or more fails.
+func EveryRoute(t *testing.T, pages func(Agent) []Route, more map[string]RouteCase) {
+	with := func(o Options) Options {
+		o.Prometheus = api.New(api.Options{Engine: promql.Memory(), Now: time.Now})
+		o.Alerts = Alerts{Receiver: &inbox{}, Token: func() (string, error) { return alertToken, nil }}
+		if pages != nil {
+			o.Pages = pages(o.Agent)
+		}
+		return o
+	}
+	cases := maps.Clone(routeCases)
+	maps.Copy(cases, more)
+	described := newDescription(t)
 	listed := map[string]bool{}
-	for _, r := range newServer(options(hotAgent(t))).routes() {
+	for _, r := range newServer(with(options(hotAgent(t)))).routes() {
 		pattern := r.pattern()
 		listed[pattern] = true
-		tc, ok := routeCases[pattern]
+		tc, ok := cases[pattern]
 		if !ok {
 			t.Errorf("route %s is not tested: add it to routeCases", pattern)
 			continue
 		}
-		if pattern == "POST "+webhookPath {
-			t.Run(pattern, testWebhook)
-			continue
+		if acts := r.Needs == Operator; acts != (tc.Act != "") {
+			t.Errorf("route %s: acts = %v, but its case expects the act %q", pattern, acts, tc.Act)
 		}
-		if r.Needs == None {
-			continue
-		}
-		if acts := r.Needs == Operator; acts != (tc.act != "") {
-			t.Errorf("route %s: acts = %v, but routeCases expects the act %q", pattern, acts, tc.act)
+		if r.Method == http.MethodPost && r.Needs != Operator && !slices.Contains(actsForAnybody, pattern) {
+			t.Errorf("route %s changes something and demands no operator", pattern)
 		}
 		t.Run(pattern, func(t *testing.T) {
-			if tc.act == "" {
-				testReading(t, tc.target)
-				return
+			testRoles(t, described, with, r, tc)
+			testBodies(t, described, with, r, tc, func(r Route) bool { _, ok := cases[r.pattern()]; return ok })
+			if r.Needs == Operator && !r.Page {
+				testActing(t, described, r, tc)
 			}
-			testActing(t, tc.target, tc.body, tc.act)
+			if describedPath(r) != "" && !described.seen[pattern+" 200"] {
+				t.Error("no right answer was held against the description")
+			}
 		})
 	}
-	for pattern := range routeCases {
+	for pattern := range cases {
 		if !listed[pattern] {
 			t.Errorf("routeCases has %s, which is no route", pattern)
 		}
+	}
+}
+
+// actsForAnybody are the POST routes that need no operator: logging in and out, queries, and the webhook, which has a token of its own.
+var actsForAnybody = []string{"POST /login", "POST /logout", "POST /prometheus/", "POST " + webhookPath}
+
+// testRoles asks a route as everybody: where reading is open, and where it is closed.
+func testRoles(t *testing.T, described *description, with func(Options) Options, route Route, tc RouteCase) {
+	type actor struct {
+		name    string
+		role    Role // in a closed agent
+		edit    func(*http.Request)
+		foreign bool // a page of another site has it sent
+	}
+	agent := hotAgent(t)
+	handlers := map[bool]http.Handler{false: New(with(options(agent))), true: New(with(closed(t, agent)))}
+	anna, eve, gone := logIn(handlers[true], "anna", annasPassword, ""), logIn(handlers[true], "eve", annasPassword, ""), logIn(handlers[true], "anna", annasPassword, "")
+	do(handlers[true], "POST", "/logout", "", withCookies(gone))
+	both := func(edits ...func(*http.Request)) func(*http.Request) {
+		return func(r *http.Request) {
+			for _, edit := range edits {
+				edit(r)
+			}
+		}
+	}
+	for _, a := range []actor{
+		{name: "anonymous", edit: func(*http.Request) {}},
+		{name: "basic auth", edit: func(r *http.Request) { r.SetBasicAuth("operator", token) }},
+		{name: "token in the query", edit: func(r *http.Request) { r.URL.RawQuery = strings.Trim(r.URL.RawQuery+"&access_token="+token, "&") }},
+		{name: "wrong token", edit: bearer("guess")},
+		{name: "empty token", edit: func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }},
+		{name: "token with a tail", edit: bearer(token + "x")},
+		{name: "half a token", edit: bearer(token[:5])},
+		{name: "expired session", edit: withCookies(gone)},
+		{name: "forged session", edit: func(r *http.Request) { r.AddCookie(&http.Cookie{Name: cookieName(r), Value: "AAAA"}) }},
+		{name: "viewer's token", edit: bearer(viewerToken), role: Viewer},
+		{name: "viewer", edit: withCookies(eve), role: Viewer},
+		{name: "operator token", edit: bearer(token), role: Operator},
+		{name: "operator", edit: withCookies(anna), role: Operator},
+		{name: "operator's browser, another site", edit: both(withCookies(anna), crossSite), role: Operator, foreign: true},
+		{name: "operator token, another site", edit: both(bearer(token), crossSite), role: Operator, foreign: true},
+		{name: "another site", edit: crossSite, foreign: true},
+	} {
+		for isClosed, h := range handlers {
+			role := a.role
+			if !isClosed {
+				role = max(role, Viewer)
+				if a.name == "viewer" || a.name == "operator" || a.name == "operator's browser, another site" { // it knows no such users
+					role = Viewer
+				}
+			}
+			if a.name == "token in the query" && role >= route.Needs {
+				continue // a parameter that is unknown
+			}
+			agent.reset()
+			body, edit := tc.request(a.edit)
+			w := do(h, route.Method, tc.Target, body, edit)
+			described.check(t, route, w)
+			checkHeaders(t, w.Header())
+			name := fmt.Sprintf("%s, closed %v", a.name, isClosed)
+			acts := agent.taken()
+			switch {
+			case a.foreign && route.Method == http.MethodPost:
+				if w.Code != http.StatusForbidden || len(acts) > 0 {
+					t.Errorf("%s: %d, acts %q", name, w.Code, acts)
+				}
+			case role >= route.Needs:
+				if !slices.Contains(tc.codes(), w.Code) {
+					t.Errorf("%s: %d, want %v\n%s", name, w.Code, tc.codes(), w.Body)
+				}
+				if tc.Act != "" && (len(acts) != 1 || !strings.Contains(acts[0], tc.Act)) || tc.Act == "" && len(acts) > 0 {
+					t.Errorf("%s: acts %q, want %q", name, acts, tc.Act)
+				}
+			case len(acts) > 0:
+				t.Errorf("%s: acted: %q", name, acts)
+			case isClosed && a.role != None:
+				if w.Code != http.StatusForbidden {
+					t.Errorf("%s: %d, want 403", name, w.Code)
+				}
+			case route.Page:
+				if at := w.Header().Get("Location"); w.Code != http.StatusSeeOther || !strings.HasPrefix(at, "/login") {
+					t.Errorf("%s: %d to %q, want the login form", name, w.Code, at)
+				}
+			case w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "":
+				t.Errorf("%s: %d, want 401\n%s", name, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// testBodies sends what no route takes: a method it does not have, and more than it reads.
+func testBodies(t *testing.T, described *description, with func(Options) Options, route Route, tc RouteCase, has func(Route) bool) {
+	agent := hotAgent(t)
+	h := New(with(options(agent)))
+	if route.Method == http.MethodGet {
+		w := do(h, http.MethodHead, tc.Target, "", bearer(token))
+		if !slices.Contains(tc.codes(), w.Code) {
+			t.Errorf("HEAD: %d, want %v", w.Code, tc.codes())
+		}
+	}
+	for _, method := range []string{"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"} {
+		if has(Route{Method: method, Path: route.Path}) {
+			continue
+		}
+		if w := do(h, method, tc.Target, "", bearer(token)); w.Code != http.StatusMethodNotAllowed {
+			t.Errorf("%s: %d, want 405", method, w.Code)
+		}
+	}
+	if route.Method != http.MethodPost || route.pattern() == "POST /logout" { // which reads no body
+		return
+	}
+	limit := bodyLimit
+	if route.Path == webhookPath {
+		limit = alertmanager.MaxBody
+	}
+	long := `{"why":"` + strings.Repeat("x", limit) + `"}`
+	edit := bearer(token)
+	if tc.Bearer != "" {
+		edit = bearer(tc.Bearer)
+	}
+	if route.Page || strings.HasPrefix(route.Path, "/prometheus/") {
+		long = "why=" + strings.Repeat("x", limit)
+		bare := edit
+		edit = func(r *http.Request) { bare(r); r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }
+	}
+	w := do(h, route.Method, tc.Target, long, edit)
+	described.check(t, route, w)
+	if w.Code != http.StatusRequestEntityTooLarge && w.Code != http.StatusBadRequest {
+		t.Errorf("oversized: %d\n%s", w.Code, w.Body)
+	}
+	if acts := agent.taken(); len(acts) > 0 {
+		t.Errorf("acted: %q", acts)
 	}
 }
 
@@ -95,97 +281,51 @@ func crossSite(r *http.Request) {
 	r.Header.Set("Origin", "https://evil.example")
 }
 
-func testReading(t *testing.T, target string) {
-	agent := hotAgent(t)
-	h := New(options(agent))
-	for _, tc := range []struct {
-		name, method string
-		edit         func(*http.Request)
-		want         int
-	}{
-		{"anonymous", "GET", func(*http.Request) {}, 200},
-		{"head", "HEAD", func(*http.Request) {}, 200},
-		{"wrong token", "GET", bearer("guess"), 200},
-		{"right token", "GET", bearer(token), 200},
-		{"wrong method", "DELETE", bearer(token), 405},
-		{"wrong method post", "POST", bearer(token), 405},
-	} {
-		w := do(h, tc.method, target, "", tc.edit)
-		if w.Code != tc.want {
-			t.Errorf("%s: %s %s = %d, want %d\n%s", tc.name, tc.method, target, w.Code, tc.want, w.Body)
-		}
-		checkHeaders(t, w.Header())
-	}
-	if acts := agent.taken(); len(acts) > 0 {
-		t.Errorf("reading acted: %q", acts)
-	}
-}
-
-func testActing(t *testing.T, target, body, act string) {
+// testActing sends bodies that are not understood, asks where nobody may act, and sees what the agent was told and says.
+func testActing(t *testing.T, described *description, route Route, tc RouteCase) {
 	none := func(o *Options) { o.OperatorToken = nil }
 	empty := func(o *Options) { o.OperatorToken = func() (string, error) { return " \n", nil } }
 	unreadable := func(o *Options) { o.OperatorToken = func() (string, error) { return "", errors.New("gone") } }
-	basic := func(r *http.Request) { r.SetBasicAuth("operator", token) }
 	emptyBearer := func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }
-	inQuery := func(r *http.Request) { r.URL.RawQuery = "access_token=" + token }
-	crossSiteWithToken := func(r *http.Request) { crossSite(r); bearer(token)(r) }
-
-	for _, tc := range []struct {
-		name, method, body string
-		edit               func(*http.Request)
-		options            func(*Options)
-		want               int
+	for _, bad := range []struct {
+		name, body string
+		edit       func(*http.Request)
+		options    func(*Options)
+		want       int
 	}{
-		{"anonymous", "POST", body, func(*http.Request) {}, nil, 401},
-		{"wrong token", "POST", body, bearer("guess"), nil, 401},
-		{"token with a tail", "POST", body, bearer(token + "x"), nil, 401},
-		{"half a token", "POST", body, bearer(token[:5]), nil, 401},
-		{"empty token", "POST", body, emptyBearer, nil, 401},
-		{"basic auth", "POST", body, basic, nil, 401},
-		{"token in the query", "POST", body, inQuery, nil, 401},
-		{"none configured", "POST", body, bearer(token), none, 403},
-		{"none configured, none sent", "POST", body, emptyBearer, none, 403},
-		{"empty configured", "POST", body, emptyBearer, empty, 403},
-		{"unreadable", "POST", body, bearer(token), unreadable, 403},
-		{"cross-site", "POST", body, crossSiteWithToken, nil, 403},
-		{"oversized", "POST", `{"why":"` + strings.Repeat("x", bodyLimit) + `"}`, bearer(token), nil, 413},
-		{"oversized by blanks", "POST", "{}" + strings.Repeat(" ", bodyLimit), bearer(token), nil, 413},
-		{"unknown key", "POST", `{"because":"x"}`, bearer(token), nil, 400},
-		{"wrong type", "POST", `{"why":7}`, bearer(token), nil, 400},
-		{"cut body", "POST", `{"why":`, bearer(token), nil, 400},
-		{"two bodies", "POST", `{}{}`, bearer(token), nil, 400},
-		{"an array", "POST", `[]`, bearer(token), nil, 400},
-		{"get", "GET", "", bearer(token), nil, 405},
-		{"put", "PUT", body, bearer(token), nil, 405},
+		{"none configured", tc.Body, bearer(token), none, 403},
+		{"none configured, none sent", tc.Body, emptyBearer, none, 403},
+		{"empty configured", tc.Body, emptyBearer, empty, 403},
+		{"unreadable", tc.Body, bearer(token), unreadable, 403},
+		{"oversized by blanks", "{}" + strings.Repeat(" ", bodyLimit), bearer(token), nil, 413},
+		{"unknown key", `{"because":"x"}`, bearer(token), nil, 400},
+		{"wrong type", `{"why":7}`, bearer(token), nil, 400},
+		{"cut body", `{"why":`, bearer(token), nil, 400},
+		{"two bodies", `{}{}`, bearer(token), nil, 400},
+		{"an array", `[]`, bearer(token), nil, 400},
 	} {
 		agent := hotAgent(t)
 		o := options(agent)
-		if tc.options != nil {
-			tc.options(&o)
+		if bad.options != nil {
+			bad.options(&o)
 		}
-		w := do(New(o), tc.method, target, tc.body, tc.edit)
-		if w.Code != tc.want {
-			t.Errorf("%s: %d, want %d\n%s", tc.name, w.Code, tc.want, w.Body)
+		w := do(New(o), "POST", tc.Target, bad.body, bad.edit)
+		if w.Code != bad.want {
+			t.Errorf("%s: %d, want %d\n%s", bad.name, w.Code, bad.want, w.Body)
 		}
-		if tc.want == 401 && w.Header().Get("WWW-Authenticate") == "" {
-			t.Errorf("%s: no WWW-Authenticate", tc.name)
-		}
+		described.check(t, route, w)
 		if acts := agent.taken(); len(acts) > 0 {
-			t.Errorf("%s: acted: %q", tc.name, acts)
+			t.Errorf("%s: acted: %q", bad.name, acts)
 		}
-		checkHeaders(t, w.Header())
 	}
 
 	agent := hotAgent(t)
-	if w := do(New(options(agent)), "POST", target, body, bearer(token)); w.Code != 200 {
-		t.Errorf("right token: %d\n%s", w.Code, w.Body)
+	if do(New(options(agent)), "POST", tc.Target, tc.Body, bearer(token)); !slices.Equal(agent.taken(), []string{tc.Act + tc.Because}) {
+		t.Errorf("acts %q, want %q", agent.taken(), tc.Act+tc.Because)
 	}
-	if got := agent.taken(); !slices.Equal(got, []string{act}) {
-		t.Errorf("right token: acts %q, want %q", got, act)
-	}
-
 	agent.failure = errors.New("disk full")
-	if w := do(New(options(agent)), "POST", target, body, bearer(token)); w.Code != 500 || !strings.Contains(w.Body.String(), "disk full") {
+	w := do(New(options(agent)), "POST", tc.Target, tc.Body, bearer(token))
+	if described.check(t, route, w); w.Code != 500 || !strings.Contains(w.Body.String(), "disk full") {
 		t.Errorf("failing act: %d %s, want 500 that says why", w.Code, w.Body)
 	}
 }

@@ -29,6 +29,7 @@ type Evidence struct {
 	Value *float64  `json:"value"`
 	Unit  string    `json:"unit"`
 	At    time.Time `json:"at"`
+	Query string    `json:"query,omitempty"` // the PromQL it is of, if it was computed
 }
 
 func tipOf(t rules.Tip, mode Mode) Tip {
@@ -37,11 +38,12 @@ func tipOf(t rules.Tip, mode Mode) Tip {
 	return view
 }
 
-// seen is a tip without what to do next.
+// seen is a tip without what to do next, and without the episode before it, which is the rules' own matter.
 func seen(t rules.Tip) Tip {
+	t.Previous = nil
 	view := Tip{Tip: t, Evidence: make([]Evidence, 0, len(t.Evidence))}
 	for _, e := range t.Evidence {
-		view.Evidence = append(view.Evidence, Evidence{e.Name, finite(e.Value), e.Unit, e.At})
+		view.Evidence = append(view.Evidence, Evidence{e.Name, finite(e.Value), e.Unit, e.At, e.Query})
 	}
 	return view
 }

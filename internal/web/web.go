@@ -5,10 +5,16 @@ package web
 
 import (
 	"context"
+	_ "embed"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
 )
+
+// openAPI describes what is served to programs.
+//
+//go:embed openapi.yaml
+var openAPI string
 
 // Options are what the handler is made of.
 type Options struct {
@@ -109,6 +115,7 @@ func (s *server) routes() []Route {
 		{Method: "POST", Path: "/-/reload", Needs: Operator, Handler: act(s, s.reload)},
 
 		{Method: "GET", Path: "/api/v1/status", Needs: Viewer, Handler: s.read(s.status)},
+		{Method: "GET", Path: "/api/v1/openapi.yaml", Handler: asset("application/yaml", openAPI)},
 		{Method: "GET", Path: "/api/v1/sources", Needs: Viewer, Handler: s.read(s.sources)},
 		{Method: "GET", Path: "/api/v1/clusters", Needs: Viewer, Handler: s.read(s.clusters)},
 		{Method: "GET", Path: "/api/v1/hosts", Needs: Viewer, Handler: s.read(s.hosts)},
