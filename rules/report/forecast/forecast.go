@@ -16,6 +16,11 @@ const (
 	trendAfter = 2 * week
 	// z90 is the 95th percentile of the normal distribution: an interval of 90 % lies within as many deviations.
 	z90 = 1.645
+	// fewest values that something is said of
+	fewest = 12
+	// unseenDay is how far the hours of a day lie from its mean, as a deviation over the mean, where fewer than two days were seen: that
+	// there are busier hours than others is sure, and which they are is not.
+	unseenDay = 0.15
 )
 
 // Series is a quantity at equal distances of time. NaN is a gap: absent is not zero.
@@ -53,41 +58,49 @@ type Model struct {
 	Level, Busy float64
 
 	series  Series
+	per     int // steps of a bucket
 	fit     fit
 	profile []float64 // by phase of the season, the mean is 0
 	memory  float64   // how much of a step's remainder is left in the next, 0..1
 	last    float64   // the last remainder
 	lastAt  int       // and its place
 	noise   float64   // variance of remainders
-	slope   float64   // growth of a bucket; 0 without a trend
 }
 
-// Fit finds what a series is made of. It is false if there is too little to say anything: fewer than a dozen values.
+// Fit finds what a series is made of. It is false if there is too little to say anything: fewer than a dozen values, or gaps all over.
 func Fit(s Series) (Model, bool) {
 	m := Model{series: s}
-	if s.Step <= 0 || known(s.Values) < 12 {
+	if s.Step <= 0 || known(s.Values) < fewest {
 		return m, false
 	}
-	per := perBucket(s.Step)
+	m.per = perBucket(s)
+	if known(buckets(s.Values, m.per)) < 3 {
+		return m, false
+	}
 	flat := running(s.Values, max(int(week/s.Step), 1))
 	m.findSeason(subtract(s.Values, flat))
 	for range 3 { // the season is cleaner once level and trend are known, and they once the season is
-		m.fit = fitLevel(buckets(m.unseasoned(), per), s.Step*time.Duration(per) >= day && s.Step*time.Duration(len(s.Values)) >= trendAfter)
+		m.fit = fitLevel(buckets(m.unseasoned(), m.per), s.Step*time.Duration(m.per) >= day)
 		m.findSeason(m.remainders(false))
 	}
-	m.slope = m.fit.slope()
-	m.Trend = m.slope != 0
+	m.Trend = m.fit.slope != 0
 	m.judgeRemainder()
 	m.describe()
 	return m, true
 }
 
-// perBucket is how many steps make a day. A series of longer steps is judged step by step.
-func perBucket(step time.Duration) int { return max(int(day/step), 1) }
+// perBucket is how many steps make a day, or an hour of what is too short to show a trend. A series of longer steps is judged step by
+// step.
+func perBucket(s Series) int {
+	if s.Step*time.Duration(len(s.Values)) >= trendAfter {
+		return max(int(day/s.Step), 1)
+	}
+	return max(min(int(time.Hour/s.Step), len(s.Values)/fewest), 1)
+}
 
 // bucketOf is the place of a step on the scale of buckets; the middle of the first bucket is 0.
 func (m *Model) bucketOf(i int) float64 {
-	per := float64(perBucket(m.series.Step))
+	per := float64(m.per)
 	return (float64(i)+0.5)/per - 0.5
 }
 
@@ -202,20 +215,19 @@ func (m *Model) judgeRemainder() {
 			m.last, m.lastAt = r, i
 		}
 	}
-	free := float64(m.fit.columns()) + float64(len(m.profile))/2 // drawn towards zero, a profile takes less freedom
+	free := 2 + float64(len(m.fit.shifts)) + float64(len(m.profile))/2 // drawn towards zero, a profile takes less freedom
 	m.noise = sum / max(n-free, n/2)
 }
 
 // describe fills in what is told of the model.
 func (m *Model) describe() {
-	per := perBucket(m.series.Step)
-	days := float64(per) * m.series.Step.Hours() / 24 // of a bucket
-	if m.Trend {
-		dev := z90 * math.Sqrt(m.fit.slopeVariance())
-		m.PerDay = Point{m.slope / days, (m.slope - dev) / days, (m.slope + dev) / days}
+	days := float64(m.per) * m.series.Step.Hours() / 24 // of a bucket
+	if slope := m.fit.slope; m.Trend {
+		dev := z90 * math.Sqrt(m.fit.slopes)
+		m.PerDay = Point{slope / days, (slope - dev) / days, (slope + dev) / days}
 	}
 	for i, at := range m.fit.shifts {
-		m.Shifts = append(m.Shifts, Shift{At: m.series.at(at * per), By: m.fit.coef[2+i]})
+		m.Shifts = append(m.Shifts, Shift{At: m.series.at(at * m.per), By: m.fit.by[i]})
 	}
 	end := len(m.series.Values) - 1
 	m.Level = m.level(end)
@@ -231,7 +243,11 @@ func (m Model) Ahead(steps int) Point {
 	ahead := float64(i - m.lastAt)
 	fades := math.Pow(m.memory, ahead)
 	v := m.level(i) + m.seasonal(i) + fades*m.last
-	variance := m.levelVariance(i) + m.noise*(1-fades*fades) + m.seasonVariance()/2 // half: noise and season were told apart on the same values
+	variance := m.levelVariance(i) + m.noise*(1-fades*fades) + m.seasonVariance()
+	if m.series.Step*time.Duration(len(m.series.Values)) < 2*day {
+		hours := min(float64(steps)*m.series.Step.Hours(), 12)
+		variance += square(unseenDay*m.level(i)) * (1 - math.Cos(math.Pi*hours/12))
+	}
 	dev := z90 * math.Sqrt(variance)
 	return Point{v, v - dev, v + dev}
 }
@@ -257,7 +273,7 @@ func (m Model) Until(threshold float64) Point {
 	never := math.Inf(1)
 	out := Point{never, never, never}
 	end := len(m.series.Values) - 1
-	per := perBucket(m.series.Step)
+	per := m.per
 	busy := m.Busy - m.Level
 	for i, d := end, 0.0; d <= m.Horizon().Hours()/24; i, d = i+per, d+float64(per)*m.series.Step.Hours()/24 {
 		v := m.level(i) + busy

@@ -58,6 +58,67 @@ func TestFitTellsApart(t *testing.T) {
 	}
 }
 
+// TestWalks holds a level that wanders against one that grows: so many weeks of a sum of chances that most of them went somewhere. It
+// is a property of many series, since one of them may go as far by chance as it likes.
+func TestWalks(t *testing.T) {
+	const n = 60
+	growing, wide := 0, 0
+	for seed := range uint64(n) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		s := Series{Start: monday, Step: time.Hour}
+		at := 40.0
+		for range 8 * 7 * 24 {
+			at += 0.3 * rng.NormFloat64()
+			s.Values = append(s.Values, at+rng.NormFloat64())
+		}
+		m, ok := Fit(s)
+		if !ok {
+			t.Fatal("not fitted")
+		}
+		if m.Trend {
+			growing++
+		}
+		near, far := m.Ahead(1), m.Ahead(14*24)
+		// In two weeks such a level goes as far as 0.3 times the root of 336, in nine of ten cases 1.645 times that.
+		if w := far.High - far.Value; w > 6 && w < 14 && near.High-near.Value < w/2 {
+			wide++
+		}
+	}
+	if growing > n/20 || wide < n*9/10 {
+		t.Errorf("of %d walks %d are said to grow, and %d have an interval as wide as they go", n, growing, wide)
+	}
+}
+
+// TestSurprises holds the filter against what it stands for: without wandering it is least squares.
+func TestSurprises(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	y := make([]float64, 80)
+	var n, sx, sy, sxx, sxy float64
+	for i := range y {
+		if y[i] = 7 + 0.25*float64(i) + rng.NormFloat64(); i%9 == 4 {
+			y[i] = math.NaN()
+			continue
+		}
+		x := float64(i)
+		n, sx, sy, sxx, sxy = n+1, sx+x, sy+y[i], sxx+x*x, sxy+x*y[i]
+	}
+	slope := (n*sxy - sx*sy) / (n*sxx - sx*sx)
+	last := sy/n + slope*(float64(len(y)-1)-sx/n)
+	left := 0.0
+	for i, v := range y {
+		if !math.IsNaN(v) {
+			left += square(v - last - slope*float64(i-len(y)+1))
+		}
+	}
+	w, ok := newWalk(y, columns(len(y), nil, true), 0)
+	if !ok || math.Abs(w.coef[0]-slope) > 1e-9 || math.Abs(w.at-last) > 1e-9 || math.Abs(w.left-left) > 1e-6 {
+		t.Errorf("slope %v, level %v, squares %v: least squares have %v, %v, %v", w.coef, w.at, w.left, slope, last, left)
+	}
+	if path := w.smooth(y, columns(len(y), nil, true)); math.Abs(path[0]-(last-slope*79)) > 1e-9 {
+		t.Errorf("the path begins at %v, the line at %v", path[0], last-slope*79)
+	}
+}
+
 func TestUntil(t *testing.T) {
 	grows, _ := Fit(hours(60*24, func(i int) float64 { return 40 + float64(i)/24/2 })) // 70 at the end
 	if u := grows.Until(90); math.Abs(u.Value-40) > 2 || u.Low > 40 || u.High < 40 || u.High > 60 {
