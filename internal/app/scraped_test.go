@@ -247,7 +247,7 @@ func (w *scrapedWorld) play(t *testing.T, began time.Time, a *agent) string {
 // shorter is what the shipped packs' lengths of time are in the test.
 var shorter = map[string]string{
 	"1m": "2s", "2m": "4s", "3m": "4s", "5m": "6s", "10m": "10s", "15m": "16s", "30m": "20s", "1h": "6s", "2h": "6s", "6h": "2s",
-	"3d": "30s", "13d": "30s", "14d": "34s", "29d": "30s", "30d": "34s",
+	"3d": "30s", "7d": "20s", "13d": "30s", "14d": "34s", "29d": "30s", "30d": "34s",
 }
 
 // hurried are the shipped packs in seconds.

@@ -3,6 +3,7 @@ package packs_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/history/promql"
@@ -42,5 +43,25 @@ func TestShippedPacks(t *testing.T) {
 func TestUnknownPack(t *testing.T) {
 	if _, err := packs.File("nonesuch"); err == nil {
 		t.Fatal("no error")
+	}
+}
+
+// TestNoSpikeIsATip holds that what a shipped rule reports has lasted: without a gap over several looks, or over weeks.
+func TestNoSpikeIsATip(t *testing.T) {
+	for _, name := range packs.Names() {
+		file, err := packs.File(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := rules.Load([]rules.File{file}, rules.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range set.Rules() {
+			weeks := r.SettleRange() >= 13*24*time.Hour && r.For == 0
+			if r.For < 2*time.Minute && !weeks {
+				t.Errorf("%s of %s is reported after %s, over %s", r.Name, name, r.For, r.SettleRange())
+			}
+		}
 	}
 }
