@@ -3,6 +3,8 @@ package app_test
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,5 +81,56 @@ func TestTryAnswersInTime(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTrySaysWhatItDidNotJudge: a host that runs no VMs by somebody's will, one that nobody reaches, and a rule that needs more than
+// one look.
+func TestTrySaysWhatItDidNotJudge(t *testing.T) {
+	t.Parallel()
+	const past = `pack: past
+version: 1.0.0
+description: What one look cannot tell.
+rules:
+  - name: LongHot
+    on: host
+    with: {cpu: "avg_over_time(virt_host_cpu_usage_ratio[10m])"}
+    when: cpu > 0.85
+    severity: info
+    summary: "{{host.name}} was hot"
+    remedy: {action: none}
+`
+	set, err := rules.Load([]rules.File{{Name: "heat.yml", Text: []byte(heatPack)}, {Name: "past.yml", Text: []byte(past)}}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clusters := sim.Uniform(3, 6)
+	clusters[0].Hosts[1].Maintenance, clusters[0].Hosts[2].Disconnected = true, true
+	vc, err := sim.StartVCenter(sim.Config{Clusters: clusters, Load: load.Steady(load.Around(1, 0.3))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(vc.Close)
+	password, _ := vc.Login().User.Password()
+	src := config.Source{
+		Name: "trial", Type: config.VSphere, URL: vc.URL().String(), Interval: config.DefaultInterval, PerfBatch: config.DefaultPerfBatch,
+		TLS: promconfig.TLSConfig{CA: string(vc.CAPEM())}, Credential: config.Credential{Username: vc.Login().User.Username()},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	trial, err := app.Try(ctx, src, password, set, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(trial.NeedHistory, []string{"past/LongHot"}) {
+		t.Errorf("not judged: %q", trial.NeedHistory)
+	}
+	states := map[string]string{}
+	for _, h := range trial.Hottest {
+		states[h.Name] = h.State
+	}
+	want := map[string]string{"esx-0001.example.org": "", "esx-0002.example.org": "maintenance", "esx-0003.example.org": "disconnected"}
+	if trial.Resting != 1 || trial.Lost != 1 || !maps.Equal(states, want) {
+		t.Errorf("%d in maintenance, %d out of reach, states %v", trial.Resting, trial.Lost, states)
 	}
 }
