@@ -56,7 +56,8 @@ func (p Panel) high(rows int) Panel {
 }
 
 // line is a query and the name of its series; column that of a table, with its unit.
-func line(expr, legend string) Target         { return Target{Expr: expr, Legend: legend} }
+func line(expr, legend string) Target { return Target{Expr: expr, Legend: legend} }
+
 func column(name, unit, expr string) Target   { return Target{Expr: expr, Legend: name, Unit: unit} }
 func by(labels, of string) string             { return "sum by (" + labels + ") (" + of + ")" }
 func ratio(labels, over, under string) string { return by(labels, over) + " / " + by(labels, under) }

@@ -32,8 +32,12 @@ func Conventions(d dashboards.Dashboard, pages []dashboards.Dashboard, known fun
 				is   bool
 				what string
 			}{
-				{p.Title == "", "no title"}, {!strings.HasSuffix(p.About, "."), "no description, or no sentence"}, {p.Unit == "", "no unit"},
-				{len(p.Targets) == 0, "no query"}, {p.Moves == "", "no scenario of the demo"}, {titles[p.Title], "a second panel of this title"},
+				{p.Title == "", "no title"},
+				{!strings.HasSuffix(p.About, "."), "no description, or no sentence"},
+				{p.Unit == "", "no unit"},
+				{len(p.Targets) == 0, "no query"},
+				{p.Moves == "", "no scenario of the demo"},
+				{titles[p.Title], "a second panel of this title"},
 			} {
 				if empty.is {
 					problem("", "%s", empty.what)

@@ -44,7 +44,7 @@ func TestDashboards(t *testing.T) {
 	prom.Tool(t, "prometheus")
 	speed, every := 20, time.Second
 	if *pictures != "" {
-		speed, every = 6, 2*time.Second // more to be seen, and a machine that draws is busy
+		speed, every = 8, 2*time.Second // more to be seen, and a machine that draws is busy
 	}
 	demo := startDemo(t, "--seed=5", fmt.Sprint("--speed=", speed))
 	began := time.Now()
@@ -117,7 +117,7 @@ type vcenter struct {
 // administrator ends the agent's session, and a person pauses. It returns when Prometheus has seen it.
 func interfere(t *testing.T, d *demo, server *prom.Server, away action) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	var at vcenter
 	for _, vc := range d.vcenters {
