@@ -87,11 +87,11 @@ func fleet() Dashboard {
 		Rows: []Row{
 			{"Everything", []Panel{
 				stat("Sources up", "Sources that answer.", "short", AtStart, q(`sum(protip_source_up{})`)),
-				stat("Clusters", "Clusters known.", "short", AtStart, with(all+`, kind="cluster"`, `sum(protip_source_objects{})`)),
-				stat("Hosts", "Hosts known.", "short", AtStart, with(all+`, kind="host"`, `sum(protip_source_objects{})`)),
+				stat("Clusters", "Clusters known.", "short", AtStart, q(`count(virt_cluster_info{})`)),
+				stat("Hosts", "Hosts known.", "short", AtStart, q(`count(virt_host_info{})`)),
 				stat("VMs running", "VMs that are powered on.", "short", AtStart, q(`sum(virt_vm_powered_on{})`)),
-				stat("Hosts lost", "Hosts that the management server does not reach.", "short", LostHost, q(`count(virt_host_connected{} == 0) or vector(0)`)),
-				stat("Active tips", "Tips that somebody should act on, of all sources.", "short", Tip, `sum(protip_tips{state=~"active|in_progress"}) or vector(0)`),
+				stat("Hosts lost", "Hosts that the management server does not reach.", "short", LostHost, q(`count(virt_host_connected{} == 0) or 0 * count(virt_host_connected{})`)),
+				stat("Active tips", "Tips that somebody should act on, of all sources.", "short", Tip, tipsNow(`state=~"active|in_progress"`)),
 			}},
 			{"By source", []Panel{
 				table("Sources now", "What each manager manages, and how loaded it is. The name leads to its clusters.", Heat, Link{"source", clusterUID, []string{"source"}},
@@ -315,6 +315,11 @@ func vm() Dashboard {
 	}
 }
 
+// tipsNow are how many tips there are. None is zero only where rules are evaluated: protip's own history does not tell of tips.
+func tipsNow(matchers string) string {
+	return with(matchers, `sum(protip_tips{}) or 0 * count(protip_rules_evaluation_duration_seconds)`)
+}
+
 // counted are whole increases within the last hour: PromQL's are extrapolated.
 func counted(labels, counter string) string {
 	return `round(` + by(labels, `increase(`+counter+`[1h])`) + `)`
@@ -326,8 +331,8 @@ func tips() Dashboard {
 		UID: tipsUID, Title: "protip / Tips and outcomes", About: "What protip found, what was done about it, and whether it helped.",
 		Rows: []Row{
 			{"Now", []Panel{
-				stat("Active tips", "Tips that somebody should act on.", "short", Tip, `sum(protip_tips{state=~"active|in_progress"}) or vector(0)`),
-				stat("Pending", "Conditions that hold, and have not held for long enough.", "short", Tip, `sum(protip_tips{state="pending"}) or vector(0)`),
+				stat("Active tips", "Tips that somebody should act on.", "short", Tip, tipsNow(`state=~"active|in_progress"`)),
+				stat("Pending", "Conditions that hold, and have not held for long enough.", "short", Tip, tipsNow(`state="pending"`)),
 				stat("Under way", "Actions that are not over.", "short", Migration, `sum(protip_actions)`),
 				stat("Migrations", "Migrations in the range shown that ended well.", "short", Migration, `round(sum(increase(protip_actions_total{state="done"}[$__range])))`),
 				stat("Helped", "Share of the migrations in the range shown after which the tip's condition was gone.", "percentunit", Migration,

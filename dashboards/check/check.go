@@ -20,7 +20,7 @@ import (
 // Checker asks one Prometheus.
 type Checker struct {
 	Ask  history.Querier
-	From time.Time // of what panels that should move are held against; to now
+	From time.Time // of what panels that should move are held against: before anything was scraped
 	To   time.Time
 }
 
@@ -44,7 +44,7 @@ func (c *Checker) Dashboard(ctx context.Context, d dashboards.Dashboard, fixed m
 	var out []Problem
 	for _, row := range d.Rows {
 		for _, p := range row.Panels {
-			moved, something := false, false
+			moved, something, before := false, false, false
 			for _, t := range p.Targets {
 				query := c.Resolve(t.Expr, values)
 				problem := func(what string) { out = append(out, Problem{d.UID, p.Title, query, what}) }
@@ -60,10 +60,13 @@ func (c *Checker) Dashboard(ctx context.Context, d dashboards.Dashboard, fixed m
 				}
 				moved = moved || c.moved(m)
 				something = something || notZero(m)
+				before = before || c.before(m)
 			}
 			switch {
 			case !something:
 				out = append(out, Problem{d.UID, p.Title, c.Resolve(p.Targets[0].Expr, values), "nothing but zero"})
+			case before && p.Moves == dashboards.AtStart:
+				out = append(out, Problem{d.UID, p.Title, c.Resolve(p.Targets[0].Expr, values), "is there before " + string(p.Moves)})
 			case !moved && p.Moves != dashboards.AtStart:
 				out = append(out, Problem{d.UID, p.Title, c.Resolve(p.Targets[0].Expr, values), "never moves, and should with " + string(p.Moves)})
 			}
@@ -150,6 +153,16 @@ func (c *Checker) moved(m history.Matrix) bool {
 		}
 		if n := len(s.Points); n > 0 && (s.Points[0].T > c.From.Add(third).UnixMilli() || s.Points[n-1].T < c.To.Add(-third).UnixMilli()) {
 			return true // it came, or went
+		}
+	}
+	return false
+}
+
+// before reports whether there is a value at the beginning of the range already.
+func (c *Checker) before(m history.Matrix) bool {
+	for _, s := range m {
+		if len(s.Points) > 0 && s.Points[0].T <= c.From.UnixMilli() {
+			return true
 		}
 	}
 	return false

@@ -86,7 +86,8 @@ func TestDashboards(t *testing.T) {
 			panel("empty", `virt_host_cpu_usage_ratoi{source=~"$source"}`, dashboards.AtStart),
 			panel("wrong", `sum(`, dashboards.AtStart),
 			panel("still", `vector(7)`, dashboards.Heat),
-			panel("zero", `vector(0)`, dashboards.AtStart),
+			panel("zero", `0 * virt_host_vms{source=~"$source"}`, dashboards.AtStart),
+			panel("made up", `vector(7)`, dashboards.AtStart),
 			panel("right", `virt_host_cpu_usage_ratio{source=~"$source"}`, dashboards.Heat),
 		}}}
 		problems, err := c.Dashboard(t.Context(), d, nil)
@@ -97,7 +98,7 @@ func TestDashboards(t *testing.T) {
 		for _, p := range problems {
 			found[p.Panel] = true
 		}
-		for _, panel := range []string{"empty", "wrong", "still", "zero", "right"} {
+		for _, panel := range []string{"empty", "wrong", "still", "zero", "made up", "right"} {
 			if found[panel] == (panel == "right") {
 				t.Errorf("the panel %q was found out %v: %v", panel, found[panel], problems)
 			}
