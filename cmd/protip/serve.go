@@ -21,6 +21,7 @@ import (
 
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/clock"
+	agentweb "github.com/protip/protip/internal/web"
 )
 
 // shutdownTimeout is how long requests under way may take when the agent ends.
@@ -52,7 +53,7 @@ func addRun(kp *kingpin.Application, verbs map[string]command) {
 		ctx, stop := context.WithCancelCause(ctx)
 		var running sync.WaitGroup
 		running.Go(func() { reloadOnHUP(ctx, a) })
-		server := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
+		server := agentweb.NewServer(a.Handler())
 		running.Go(func() {
 			if err := web.ListenAndServe(server, flags, log); !errors.Is(err, http.ErrServerClosed) {
 				stop(fmt.Errorf("serve: %w", err))

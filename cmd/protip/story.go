@@ -12,6 +12,7 @@ import (
 	"github.com/protip/protip/internal/app"
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 )
@@ -57,7 +58,7 @@ func (s *story) hear(e app.Event) {
 func (s *story) run(ctx context.Context, a *app.App, l net.Listener) error {
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	server := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := web.NewServer(a.Handler())
 	var group sync.WaitGroup
 	group.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -35,6 +36,7 @@ type decoder struct {
 	*problems
 	at     map[string]position // of each key the file sets, by its path: remediation.limits.per_host, sources[0].url
 	budget int
+	cures  map[string]string // of keys that are forbidden, where this file has better ones
 }
 
 var (
@@ -123,7 +125,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	d.pairs(n, path, func(k, value *yaml.Node) {
 		name := k.Value
 		if cure, ok := forbidden[name]; ok {
-			d.add(pos(k), fmt.Sprintf("%s is not a key of %s", name, section(path)), cure)
+			d.add(pos(k), fmt.Sprintf("%s is not a key of %s", name, section(path)), cmp.Or(d.cures[name], cure))
 			return
 		}
 		field, ok := fields[name]

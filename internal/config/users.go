@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"strings"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -53,6 +54,12 @@ type APIToken struct {
 	SHA256 string `yaml:"sha256"` // of the token, in hexadecimal digits
 }
 
+// usersCures say what to write instead of a secret.
+var usersCures = map[string]string{
+	"password": "write what protip users hash prints, as bcrypt",
+	"token":    "write what protip users token prints, as sha256",
+}
+
 // LoadUsers reads a file of users. What is wrong with it comes as one *Error that lists every problem found and quotes no hash.
 func LoadUsers(path string) (*Users, error) {
 	f, err := os.Open(path)
@@ -84,7 +91,7 @@ func parseUsers(b []byte, name string) (*Users, error) {
 		return nil, p.err()
 	}
 	u, at := &Users{}, map[string]position{}
-	(&decoder{problems: p, at: at, budget: maxNodes}).value(root, reflect.ValueOf(u).Elem(), "")
+	(&decoder{problems: p, at: at, budget: maxNodes, cures: usersCures}).value(root, reflect.ValueOf(u).Elem(), "")
 	(&userValidator{validator: validator{problems: p, cfg: &Config{file: name, at: at}}, first: map[string]string{}}).run(u)
 	if err := p.err(); err != nil {
 		return nil, err
@@ -124,7 +131,7 @@ func (v *userValidator) run(u *Users) {
 			v.bad(at("sha256"), at("sha256")+" is not a SHA-256", cure)
 			continue
 		}
-		v.once(at("sha256"), token.SHA256, "give each program a token of its own")
+		v.once(at("sha256"), strings.ToLower(token.SHA256), "give each program a token of its own")
 	}
 }
 

@@ -198,13 +198,14 @@ func (s *server) streamEvents(w http.ResponseWriter, r *http.Request) {
 // stream writes until the client goes, is too slow or may not read any more, or the agent ends.
 func (e *Events) stream(w http.ResponseWriter, r *http.Request, place uint64, resumed bool, mayRead func() bool) {
 	out := http.NewResponseController(w)
-	_ = out.SetReadDeadline(time.Time{}) // the server's is for requests; recorders have none
 	send := func(text []byte) bool {
 		_ = out.SetWriteDeadline(time.Now().Add(eventPatience))
 		if _, err := w.Write(text); err != nil {
 			return false
 		}
-		return out.Flush() == nil
+		err := out.Flush()
+		_ = out.SetWriteDeadline(time.Time{}) // HTTP/2 ends a stream at its deadline, whether or not somebody writes
+		return err == nil
 	}
 	// A first event ID makes a client that reconnects before anything happened go on from here.
 	if !send(fmt.Appendf(nil, "retry: 3000\nid: %s\n\n", e.id(place))) {
