@@ -27,6 +27,7 @@ import (
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/store"
 	"github.com/protip/protip/internal/web"
+	"github.com/protip/protip/internal/web/console"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 )
@@ -64,6 +65,7 @@ type App struct {
 	metrics  *metrics
 	access   *access
 	events   *web.Events
+	console  *console.Console
 	pages    http.Handler
 	settings atomic.Pointer[settings]
 	reload   sync.Mutex // one reload at a time
@@ -131,6 +133,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		return nil, errors.Join(err, a.closeHistory(), a.store.Close())
 	}
 	a.events = web.NewEvents(time.Now(), o.Log) // two runs of one demo begin at the same time of its clock
+	a.console = a.newConsole()
 	a.pages = web.New(web.Options{
 		Agent:         agent{a},
 		Metrics:       exposition.New(a.Snapshot, registry, o.Log),
@@ -140,6 +143,8 @@ func New(ctx context.Context, o Options) (*App, error) {
 		Ticket:        o.LoginTicket,
 		Alerts:        a.alertReceiver(),
 		Events:        a.events,
+		Pages:         a.console.Routes(),
+		ShowError:     a.console.ShowError,
 		LoopbackOnly:  o.LoopbackOnly,
 		Log:           o.Log,
 	})
@@ -184,6 +189,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.acting != nil {
 		a.acting.close()
 	}
+	a.console.Close()
 	err := context.Cause(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil

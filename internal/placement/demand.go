@@ -19,14 +19,15 @@ import (
 func Observed(s *inventory.Snapshot) Demand {
 	d := Demand{VMs: map[inventory.ID]Use{}}
 	for vm := range s.VMs() {
-		if use, ok := observe(s, vm); ok {
+		if use, ok := ObservedOf(s, vm); ok {
 			d.VMs[vm.ID] = use
 		}
 	}
 	return d
 }
 
-func observe(s *inventory.Snapshot, vm inventory.VMView) (Use, bool) {
+// ObservedOf is what Observed says of one VM, and whether that is known.
+func ObservedOf(s *inventory.Snapshot, vm inventory.VMView) (Use, bool) {
 	host, known := s.Host(vm.Host)
 	usage, ok1 := vm.Samples.Value(inventory.VMCPUUsage)
 	contention, ok2 := vm.Samples.Value(inventory.VMCPUContention)

@@ -101,6 +101,7 @@ type By struct {
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("not now") // refused by the state of things or by the config; the text says by what
+	ErrInvalid     = errors.New("not understood")
 	ErrUnavailable = errors.New("not yet") // the agent has not recovered, or a source has not answered
 )
 

@@ -375,8 +375,11 @@ func options(a Agent) Options {
 	events := NewEvents(now, slog.New(slog.DiscardHandler))
 	events.Close()
 	return Options{
-		Agent:         a,
-		Events:        events,
+		Agent:  a,
+		Events: events,
+		Pages: []Route{{Method: "GET", Path: "/{$}", Needs: Viewer, Page: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "a page\n")
+		})}},
 		Metrics:       http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "protip_up 1\n") }),
 		OperatorToken: func() (string, error) { return token + "\n", nil },
 		Log:           slog.New(slog.DiscardHandler),

@@ -164,9 +164,6 @@ func TestNamesOfAnySort(t *testing.T) {
 	if got, _ := ask[Placement](t, h, "/api/v1/place?vm=muc/vm/vm-1"); got.VM.Name != "web" {
 		t.Errorf("a VM that is called like another's id hides it: %+v", got.VM)
 	}
-	if w := do(h, "GET", "/", ""); w.Code != 200 {
-		t.Errorf("console: %d", w.Code)
-	}
 }
 
 func TestTipsComeInTheOrderTheyNeedAPerson(t *testing.T) {

@@ -94,6 +94,8 @@ func classify(err error) *apiError {
 		return refusal
 	case errors.Is(err, ErrNotFound):
 		return &apiError{http.StatusNotFound, "not_found", err.Error(), nil}
+	case errors.Is(err, ErrInvalid):
+		return &apiError{http.StatusBadRequest, "bad_data", err.Error(), nil}
 	case errors.Is(err, ErrConflict):
 		return &apiError{http.StatusConflict, "conflict", err.Error(), nil}
 	case errors.Is(err, ErrUnavailable):
@@ -133,7 +135,7 @@ func asset(contentType, text string) http.Handler {
 	})
 }
 
-// notServed answers what no route takes, below the API, in the API's own shape.
+// notServed answers what no route takes: below the API in its own shape, elsewhere with a page.
 func (s *server) notServed(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
@@ -145,12 +147,20 @@ func (s *server) notServed(mux *http.ServeMux) http.Handler {
 			}
 		}
 		if len(allow) == 0 {
-			s.fail(w, r, &apiError{http.StatusNotFound, "not_found", "no such route", nil})
+			s.notHere(w, r, &apiError{http.StatusNotFound, "not_found", "no such route", nil})
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allow, ", "))
-		s.fail(w, r, &apiError{http.StatusMethodNotAllowed, "method_not_allowed", "want " + strings.Join(allow, " or "), nil})
+		s.notHere(w, r, &apiError{http.StatusMethodNotAllowed, "method_not_allowed", "want " + strings.Join(allow, " or "), nil})
 	})
+}
+
+func (s *server) notHere(w http.ResponseWriter, r *http.Request, err *apiError) {
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		s.fail(w, r, err)
+		return
+	}
+	s.pageError(w, r, err)
 }
 
 // decodeStrict reads one JSON object whose every key is known. An empty body is the zero value.

@@ -1,4 +1,4 @@
-// Package web is the agent's HTTP side: metrics, probes, a JSON API under /api/v1 and a plain console.
+// Package web is the agent's HTTP side: metrics, probes, a JSON API under /api/v1 and a login form; package console makes the pages.
 // It promises that nothing acts but for an operator, that every act says who, from where and why, and that an absent number is
 // never written as 0. It must not import app, store, a collector, an executor or a platform.
 package web
@@ -70,7 +70,7 @@ func New(o Options) http.Handler {
 	for _, r := range s.routes() {
 		mux.Handle(r.pattern(), s.demand(r))
 	}
-	mux.Handle("/api/v1/", s.notServed(mux))
+	mux.Handle("/", s.demand(Route{Page: true, Handler: s.notServed(mux)}))
 	return s.guard(mux, o.LoopbackOnly)
 }
 
@@ -147,11 +147,6 @@ func (s *server) routes() []Route {
 		{Method: "POST", Path: "/login", Page: true, Handler: http.HandlerFunc(s.login)},
 		{Method: "POST", Path: "/logout", Page: true, Handler: http.HandlerFunc(s.logout)},
 		{Method: "GET", Path: "/login.css", Handler: asset("text/css; charset=utf-8", loginCSS)},
-
-		{Method: "GET", Path: "/{$}", Needs: Viewer, Page: true, Handler: http.HandlerFunc(s.console)},
-		{Method: "GET", Path: "/console.css", Handler: asset("text/css; charset=utf-8", consoleCSS)},
-		{Method: "GET", Path: "/console.js", Handler: asset("text/javascript; charset=utf-8", consoleJS)},
-		{Method: "GET", Path: "/favicon.svg", Handler: asset("image/svg+xml", favicon)},
 	}
 	if s.prometheus != nil { // queries come by POST too, and only read
 		prometheus := http.StripPrefix("/prometheus", s.prometheus)
