@@ -378,7 +378,7 @@ func sameAnswers(t *testing.T, r *rig, near, far history.Querier, over history.R
 			ours, theirs := values(a), values(b)
 			for key, v := range ours {
 				answered++
-				if other, ok := theirs[key]; !ok || !close2(v, other) {
+				if other, ok := theirs[key]; !ok || !alike(v, other) {
 					t.Errorf("%s of %s at %s is %g, in Prometheus %g", q.Expr, key, at.Sub(over.Start), v, other)
 				}
 			}
@@ -395,22 +395,22 @@ func sameAnswers(t *testing.T, r *rig, near, far history.Querier, over history.R
 	t.Logf("%d numbers compared", answered)
 }
 
-// close2 is within 2 %.
-func close2(a, b float64) bool {
+// alike is within 2 %.
+func alike(a, b float64) bool {
 	return a == b || math.IsNaN(a) && math.IsNaN(b) || math.Abs(a-b) <= 0.02*max(math.Abs(a), math.Abs(b))
 }
 
 // sameReport makes a report over both: the same rows, the same words, numbers within 2 %.
 func sameReport(t *testing.T, name string, scope report.Scope, over history.Range, near, far history.Querier) {
 	t.Helper()
-	make1 := func(past history.Querier) report.Report {
-		made, err := report.Make(t.Context(), name, report.Request{Past: past, Range: over, Scope: scope})
+	made := func(past history.Querier) report.Report {
+		r, err := report.Make(t.Context(), name, report.Request{Past: past, Range: over, Scope: scope})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return made
+		return r
 	}
-	a, b := make1(near), make1(far)
+	a, b := made(near), made(far)
 	if len(a.Tables) != len(b.Tables) || len(a.Tables[0].Rows) == 0 {
 		t.Fatalf("%s: %d tables and %d", name, len(a.Tables), len(b.Tables))
 	}
@@ -425,7 +425,7 @@ func sameReport(t *testing.T, name string, scope report.Scope, over history.Rang
 			for c, cell := range row {
 				x, isNumber := cell.(float64)
 				y, _ := other[c].(float64)
-				if isNumber && close2(x, y) || cell == other[c] {
+				if isNumber && alike(x, y) || cell == other[c] {
 					continue
 				}
 				t.Errorf("%s of %s: %s: %s of %s is %v, in Prometheus %v", name, scope, table.Name, table.Columns[c].Name, key, cell, other[c])

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/performance"
 	"github.com/vmware/govmomi/vim25"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -186,10 +187,20 @@ func TestDisconnectedHostIsNotMeasured(t *testing.T) {
 	if s := get[mo.VirtualMachine](t, c.Client, vm, "runtime.connectionState"); s.Runtime.ConnectionState != types.VirtualMachineConnectionStateDisconnected {
 		t.Errorf("its VM is %s", s.Runtime.ConnectionState)
 	}
-	if err := vc.SetConnection(host, types.HostSystemConnectionStateConnected); err != nil {
+	task, err := object.NewHostSystem(c.Client, host).Reconnect(ctx, nil, nil)
+	if err == nil {
+		err = task.Wait(ctx)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "samples again", func() bool {
 		return len(query(t, c.Client, types.PerfQuerySpec{MaxSample: 1}, []ref{vm}, "cpu.usagemhz.average")[vm]) == 1
 	})
+	if task, err = object.NewHostSystem(c.Client, host).Disconnect(ctx); err == nil {
+		err = task.Wait(ctx)
+	}
+	if s := get[mo.HostSystem](t, c.Client, host, "runtime.connectionState"); err != nil || s.Runtime.ConnectionState != types.HostSystemConnectionStateDisconnected {
+		t.Errorf("disconnected by a client it is %s, %v", s.Runtime.ConnectionState, err)
+	}
 }
