@@ -43,6 +43,11 @@ type Options struct {
 	// Judge says what the tip says now of the move's source and target, false while it cannot say. It is asked of every move
 	// that a plan made, after the settle time, until it can; the worst answer is the outcome of them all.
 	Judge func(a Action) (Outcome, bool)
+	// Webhook calls what an action names and returns nil if it was taken. An error that wraps ErrUndecided says that nobody knows; any
+	// other that it was not taken. It is called at most once for an action. Nil: there are no webhooks.
+	Webhook func(ctx context.Context, a Action) error
+	// Closed says why what no person asked for may not start now, as outside of a maintenance window; empty if it may.
+	Closed func(now time.Time) string
 	// Notify is told of every step after it is in the journal, in order.
 	Notify func(a Action)
 
@@ -78,6 +83,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Judge == nil {
 		o.Judge = func(Action) (Outcome, bool) { return "", false }
+	}
+	if o.Closed == nil {
+		o.Closed = func(time.Time) string { return "" }
 	}
 	if o.Notify == nil {
 		o.Notify = func(Action) {}
@@ -118,6 +126,7 @@ type item struct {
 	spoiled string    // why it may not start any more: another move of its plan did not work
 	lookAt  time.Time // when to read the platform again
 	looks   int
+	passed  bool  // somebody else moved the VM on from its target before it was seen to have arrived
 	refusal error // what the platform said of the call, until it was read where the VM is
 }
 
@@ -132,6 +141,7 @@ type lastMove struct {
 // rest is why an action that ended has its VM rest, false if it does not.
 func rest(a Action) (lastMove, bool) {
 	switch {
+	case a.Kind == WebhookCall:
 	case a.Sent():
 		return lastMove{at: a.EndedAt, by: "protip", to: a.To}, true
 	case a.CancelBy != "" && !a.DryRun: // or what acts by itself would plan the same again
@@ -348,7 +358,7 @@ func (e *Engine) ended(it *item) {
 	if last, rests := rest(a); rests {
 		e.lastMove[a.VM] = last
 	}
-	if a.Sent() && a.State == Done {
+	if a.Sent() && a.State == Done && a.Kind != WebhookCall && !it.passed {
 		e.placed[a.VM] = lastMove{at: a.EndedAt, by: "protip", to: a.To}
 	}
 	for _, ev := range eventsOf(a) {

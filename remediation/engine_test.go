@@ -807,6 +807,116 @@ func TestSomebodyMovesItBack(t *testing.T) {
 	})
 }
 
+// TestWebhook: a call is written down before it is made, made once whatever happens, and never takes hold of a VM.
+func TestWebhook(t *testing.T) {
+	call := remediation.Action{
+		TipID: "hook", Kind: remediation.WebhookCall, Webhook: "on-call", VM: vm(0), VMName: "web-0", ToName: "webhook on-call", Settle: settle,
+	}
+	for name, tc := range map[string]struct {
+		err   error
+		state remediation.State
+		words string
+	}{
+		"taken":   {nil, remediation.Done, ""},
+		"refused": {errors.New("it answers 500"), remediation.Failed, "it answers 500"},
+		"lost":    {fmt.Errorf("time-out: %w", remediation.ErrUndecided), remediation.Unknown, "whether it took it is not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				var calls []remediation.State
+				w.options.Webhook = func(_ context.Context, a remediation.Action) error {
+					calls = append(calls, w.stored(a.ID).State)
+					return tc.err
+				}
+				w.says(remediation.NoEffect)
+				w.start()
+				defer func() { w.stop() }()
+				id := w.submit(remediation.ByPolicy, call)[0]
+				w.after(10 * time.Minute)
+				if a := w.want(id, tc.state, tc.words); a.Outcome != "" {
+					t.Errorf("an outcome is measured of what moves nothing: %s", a.Outcome)
+				}
+				if len(w.engine.Frozen()) > 0 || len(w.engine.Incoming()) > 0 {
+					t.Errorf("frozen %v, incoming %v", w.engine.Frozen(), w.engine.Incoming())
+				}
+				w.stop()
+				w.start()
+				w.after(10 * time.Minute)
+				if len(calls) != 1 || calls[0] != remediation.Starting {
+					t.Errorf("called in states %v, want once when the intent was on disk", calls)
+				}
+				w.submit("ann", w.move(0, 2))
+				w.after(2 * time.Minute)
+				if w.platform.Where(vm(0)) != host(2) {
+					t.Error("the VM is not free")
+				}
+			})
+		})
+	}
+	t.Run("the agent dies meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			calls := 0
+			w.options.Webhook = func(ctx context.Context, _ remediation.Action) error {
+				calls++
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			w.start()
+			id := w.submit("ann", call)[0]
+			w.after(time.Minute)
+			w.stop()
+			w.start()
+			defer func() { w.stop() }()
+			w.after(time.Hour)
+			w.want(id, remediation.Unknown, "not known")
+			if calls != 1 {
+				t.Errorf("%d calls", calls)
+			}
+			if _, err := w.engine.Resolve(w.Context(), id, remediation.Failed, "ann", "it did not arrive"); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("held", func(t *testing.T) {
+		inBubble(t, func(w *world) {
+			if _, err := w.engine.Submit(w.Context(), []remediation.Action{call}, "ann", ""); !errors.Is(err, remediation.ErrRefused) {
+				t.Errorf("without webhooks: %v", err)
+			}
+		})
+	})
+}
+
+// TestWindow: outside of it nothing starts by itself, and what had not begun ends; a person is not bound by it.
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		closes := w.clock.Now().Add(time.Minute)
+		w.options.Closed = func(now time.Time) string {
+			if now.After(closes) {
+				return "outside of the maintenance windows"
+			}
+			return ""
+		}
+		w.start()
+		defer func() { w.stop() }()
+		w.platform.Took = 2 * time.Minute
+		ids := w.submit(remediation.ByPolicy, w.move(0, 2), w.move(1, 3))
+		w.after(10 * time.Minute)
+		w.want(ids[0], remediation.Done, "")
+		w.want(ids[1], remediation.Failed, "outside of the maintenance windows")
+		if _, err := w.engine.Submit(w.Context(), []remediation.Action{w.otherTip(2, 2)}, remediation.ByPolicy, ""); !errors.Is(err, remediation.ErrRefused) {
+			t.Errorf("by itself: %v", err)
+		}
+		w.submit("ann", w.otherTip(2, 2))
+		w.after(10 * time.Minute)
+		if w.platform.Where(vm(2)) != host(2) {
+			t.Error("a person is bound by a window")
+		}
+	})
+}
+
 func TestPlanEndsWithItsFirstFailure(t *testing.T) {
 	inBubble(t, func(w *world) {
 		w.platform.Break(vm(1), remediationtest.FailsTask)
@@ -861,6 +971,29 @@ func TestCooldown(t *testing.T) {
 		w.after(2 * time.Minute)
 		if w.platform.Where(vm(0)) != host(3) {
 			t.Error("not moved after the cooldown")
+		}
+	})
+}
+
+// TestMovedBackAtOnce: a VM that somebody moves back before its move was over did arrive, and the second time it is left alone.
+func TestMovedBackAtOnce(t *testing.T) {
+	inBubble(t, func(w *world) {
+		w.says(remediation.NoEffect)
+		for n := range 2 {
+			m := w.otherTip(0, 2)
+			m.TipID = fmt.Sprint("tip-", n)
+			id := w.submit("ann", m)[0]
+			for w.platform.Where(vm(0)) != host(2) {
+				time.Sleep(100 * time.Millisecond)
+			}
+			w.platform.Put(vm(0), host(1))
+			w.after(31 * time.Minute)
+			if a := w.stored(id); a.State != remediation.Done || !a.Verified {
+				t.Errorf("round %d: %s (%s)\n%s", n, a.State, a.Error, w.history(id))
+			}
+		}
+		if why := w.engine.Frozen()[vm(0)]; !strings.Contains(why, "moved it away 2 times") {
+			t.Errorf("frozen because %q", why)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func (m *metrics) step(was, a Action) {
 		m.ended.WithLabelValues(source, "dry_run").Inc()
 	default:
 		m.ended.WithLabelValues(source, string(a.State)).Inc()
-		if a.State == Done {
+		if a.State == Done && a.Kind != WebhookCall {
 			m.duration.WithLabelValues(source).Observe(a.EndedAt.Sub(a.StartingAt).Seconds())
 		}
 	}

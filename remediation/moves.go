@@ -90,6 +90,12 @@ func (e *Engine) undone(s sighted) (n int, at time.Time) {
 	if before, ok := e.contests[s.ID]; ok && s.at.Sub(before.AgainstAt) < contestMemory {
 		n, at = before.Against, before.AgainstAt
 	}
+	for _, it := range e.live {
+		if it.VM == s.ID && it.To == s.From && it.Sent() && !it.State.Final() {
+			it.passed = true
+			return n + 1, s.at
+		}
+	}
 	last, ok := e.placed[s.ID]
 	delete(e.placed, s.ID)
 	if !ok || last.to != s.From || s.at.Sub(last.at) >= contestMemory {

@@ -7,7 +7,7 @@ const outcomeDeadline = 24 * time.Hour
 
 // awaitsOutcome reports whether it is still to be said if the action helped.
 func awaitsOutcome(a Action) bool {
-	return a.State == Done && !a.DryRun && a.TipID != "" && a.Outcome == ""
+	return a.State == Done && !a.DryRun && a.Kind != WebhookCall && a.TipID != "" && a.Outcome == ""
 }
 
 // measure asks for the outcome of each plan whose last word is spoken and that had time to settle, and stores it once.

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,6 +24,40 @@ type Policy struct {
 	Automatic []Grant
 	// OverrideDRS names clusters (source/name) that are moved in although DRS is fully automatic there.
 	OverrideDRS []string
+	// Severity is the least of a tip that anything is done about: info, warning or critical; empty is info.
+	Severity string
+	// Clusters set mode and severity for a source, or for one cluster of it.
+	Clusters []Scope
+}
+
+// Scope is what holds in a source, or in one cluster of it, by name. What is empty is as it is around it.
+type Scope struct {
+	Source, Cluster string
+	Mode            Mode
+	Severity        string
+}
+
+// Off reports whether nothing may be done anywhere.
+func (p Policy) Off() bool {
+	return p.Mode != ModeManual && !slices.ContainsFunc(p.Clusters, func(s Scope) bool { return s.Mode == ModeManual })
+}
+
+// in is the mode and the severity that hold in a cluster: its own, else its source's, else those of all.
+func (p Policy) in(source, cluster string) (Mode, string) {
+	mode, severity := p.Mode, p.Severity
+	for _, of := range []string{"", cluster} {
+		for _, s := range p.Clusters {
+			if s.Source == source && s.Cluster == of {
+				mode, severity = cmp.Or(s.Mode, mode), cmp.Or(s.Severity, severity)
+			}
+		}
+	}
+	return mode, severity
+}
+
+// badness orders severities.
+func badness(severity string) int {
+	return slices.Index([]string{"info", "warning", "critical"}, severity)
 }
 
 // Grant lets one rule of one exact pack act by itself in one cluster.
@@ -44,6 +79,8 @@ type Case struct {
 	Pack       string             // empty for a move that a person asked for without a tip
 	Rule       string
 	PackSHA256 string
+	Severity   string // of the tip; empty without one
+	Webhook    bool   // it calls something, and moves nothing
 }
 
 // Verdict is what the policy says.
@@ -79,9 +116,19 @@ func Decide(p Policy, c Case) Decision {
 }
 
 func forbidden(p Policy, c Case) (Decision, bool) {
-	switch {
-	case p.Mode != ModeManual:
+	cluster := ""
+	if c.Cluster != nil {
+		cluster = c.Cluster.Name
+	}
+	switch mode, severity := p.in(c.Source, cluster); {
+	case p.Mode != ModeManual && mode != ModeManual:
 		return Decision{Refuse, "remediation is off: set remediation.mode to manual in the agent's configuration"}, true
+	case mode != ModeManual:
+		return Decision{Refuse, fmt.Sprintf("remediation is off for %s by remediation.clusters in the agent's configuration", place(c.Source, cluster))}, true
+	case c.Severity != "" && badness(c.Severity) < badness(severity):
+		return Decision{Refuse, fmt.Sprintf("remediation of %s is for tips that are %s or worse, and this is %s", place(c.Source, cluster), severity, c.Severity)}, true
+	case c.Webhook:
+		return Decision{}, false
 	case !c.Acting:
 		return Decision{Refuse, fmt.Sprintf("source %s has no acting credential: set acting: for it in the agent's configuration", c.Source)}, true
 	case c.Cluster == nil:
@@ -103,9 +150,17 @@ func forbidden(p Policy, c Case) (Decision, bool) {
 	return Decision{}, false
 }
 
+// place names a cluster, or a source where there is none.
+func place(source, cluster string) string {
+	if cluster == "" {
+		return "source " + source
+	}
+	return fmt.Sprintf("cluster %s of source %s", cluster, source)
+}
+
 // pinned is the first VM whose override takes it out of a DRS that is fully automatic.
 func pinned(c Case) (inventory.ID, bool) {
-	if !c.Cluster.DRS.Enabled || c.Cluster.DRS.Automation != inventory.AutomationFull {
+	if c.Cluster == nil || !c.Cluster.DRS.Enabled || c.Cluster.DRS.Automation != inventory.AutomationFull {
 		return inventory.ID{}, false
 	}
 	for _, vm := range c.VMs {
@@ -121,6 +176,9 @@ func granted(grants []Grant, c Case) Decision {
 		return Decision{Manual, "no rule asks for it: a person decides"}
 	}
 	changed := ""
+	if c.Cluster == nil {
+		return Decision{Manual, "it is in no cluster, and remediation.automatic names one: a person decides"}
+	}
 	for _, g := range grants {
 		if g.Source != c.Source || g.Cluster != c.Cluster.Name || g.Pack != c.Pack || g.Rule != c.Rule {
 			continue

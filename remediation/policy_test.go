@@ -31,6 +31,27 @@ func TestDecide(t *testing.T) {
 	}{
 		{"granted", func(*Policy, *Case) {}, Automatic, "rule HostCPUOverload of pack host-pressure may act by itself in cluster prod"},
 		{"off", func(p *Policy, _ *Case) { p.Mode = ModeOff }, Refuse, "remediation is off"},
+		{"off here", func(p *Policy, _ *Case) { p.Clusters = []Scope{{Source: "vc", Cluster: "prod", Mode: ModeOff}} }, Refuse, "remediation is off for cluster prod of source vc"},
+		{"off in another cluster", func(p *Policy, _ *Case) { p.Clusters = []Scope{{Source: "vc", Cluster: "test", Mode: ModeOff}} }, Automatic, ""},
+		{"off in the source, and on here", func(p *Policy, _ *Case) {
+			p.Clusters = []Scope{{Source: "vc", Cluster: "prod", Mode: ModeManual}, {Source: "vc", Mode: ModeOff}}
+		}, Automatic, ""},
+		{"off, and on here", func(p *Policy, _ *Case) {
+			p.Mode, p.Clusters = ModeOff, []Scope{{Source: "vc", Cluster: "prod", Mode: ModeManual}}
+		}, Automatic, ""},
+		{"only critical", func(p *Policy, c *Case) { p.Severity, c.Severity = "critical", "warning" }, Refuse, "for tips that are critical or worse, and this is warning"},
+		{"critical is", func(p *Policy, c *Case) { p.Severity, c.Severity = "critical", "critical" }, Automatic, ""},
+		{"only critical, inherited from the source", func(p *Policy, c *Case) {
+			c.Severity, p.Clusters = "warning", []Scope{{Source: "vc", Severity: "critical"}, {Source: "vc", Cluster: "prod", Mode: ModeManual}}
+		}, Refuse, "critical or worse"},
+		{"only critical, and here warnings too", func(p *Policy, c *Case) {
+			c.Severity, p.Clusters = "warning", []Scope{{Source: "vc", Severity: "critical"}, {Source: "vc", Cluster: "prod", Severity: "warning"}}
+		}, Automatic, ""},
+		{"a person's own move has no severity", func(p *Policy, c *Case) { p.Severity, c.Rule = "critical", "" }, Manual, "no rule asks"},
+		{"a webhook moves nothing", func(_ *Policy, c *Case) {
+			c.Webhook, c.Acting, c.Cluster = true, false, drs(true, inventory.AutomationFull)
+		}, Automatic, ""},
+		{"a webhook of what is in no cluster", func(_ *Policy, c *Case) { c.Webhook, c.Cluster = true, nil }, Manual, "in no cluster"},
 		{"no mode at all", func(p *Policy, _ *Case) { p.Mode = "" }, Refuse, "remediation is off"},
 		{"settings that could not be read", func(_ *Policy, c *Case) { c.Cluster.Unread = true }, Refuse, "nobody knows what DRS does there"},
 		{"no credential", func(_ *Policy, c *Case) { c.Acting = false }, Refuse, "source vc has no acting credential"},

@@ -126,7 +126,9 @@ func (e *Engine) Resolve(ctx context.Context, id string, state State, by, why st
 	}
 	err := e.stepLocked(it, says(by, "says "+string(state), why), func(a *Action) { a.State = state })
 	if err == nil {
-		e.lastMove[it.VM] = lastMove{at: e.now(), by: "protip", to: it.To}
+		if it.Kind != WebhookCall {
+			e.lastMove[it.VM] = lastMove{at: e.now(), by: "protip", to: it.To}
+		}
 		delete(e.live, id)
 	}
 	return it.Action, err
@@ -156,7 +158,7 @@ func (e *Engine) Incoming() map[inventory.ID][]inventory.ID {
 	defer e.mu.Unlock()
 	out := map[inventory.ID][]inventory.ID{}
 	for _, it := range e.live {
-		if it.State != Planned && it.State != Done && !it.DryRun {
+		if it.State != Planned && it.State != Done && !it.DryRun && it.Kind != WebhookCall {
 			out[it.To] = append(out[it.To], it.VM)
 		}
 	}
@@ -201,10 +203,12 @@ func (e *Engine) Frozen() map[inventory.ID]string {
 
 // claimOn is why an action keeps others off its VM, empty if it does not.
 func claimOn(a Action) string {
-	switch a.State {
-	case Unknown:
+	switch {
+	case a.Kind == WebhookCall:
+		return ""
+	case a.State == Unknown:
 		return fmt.Sprintf("frozen: nobody knows how action %s ended; resolve it first", a.ID)
-	case Done:
+	case a.State == Done:
 		return ""
 	}
 	return fmt.Sprintf("action %s wants to move it to %s (%s)", a.ID, a.ToName, a.State)
@@ -232,6 +236,8 @@ func (e *Engine) admissible(plan []Action, by string) error {
 func (e *Engine) inadmissible(a Action) string {
 	src := a.VM.Source
 	switch _, acting := e.o.Executors[src]; {
+	case a.Kind == WebhookCall:
+		return e.uncallable(a)
 	case a.Kind != LiveMigration && a.Kind != QuickMigration:
 		return fmt.Sprintf("unknown kind of action %q", a.Kind)
 	case a.Kind == QuickMigration && a.By == ByPolicy:
@@ -245,8 +251,13 @@ func (e *Engine) inadmissible(a Action) string {
 	case !acting:
 		return noCredential(src)
 	}
+	return e.claimed(a)
+}
+
+// claimed is what is under way already that an action would be in the way of, or what holds it back.
+func (e *Engine) claimed(a Action) string {
 	for _, it := range e.live {
-		if it.VM == a.VM && claimOn(it.Action) != "" {
+		if it.VM == a.VM && a.Kind != WebhookCall && claimOn(it.Action) != "" {
 			return claimOn(it.Action)
 		}
 		if a.TipID != "" && it.TipID == a.TipID && !it.State.Final() {
@@ -262,6 +273,9 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 	if why := e.turn(it); why != "" {
 		return false
 	}
+	if a.Kind == WebhookCall {
+		return e.claim(it)
+	}
 	if err := e.stillRight(a); errors.Is(err, ErrNotYet) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -271,6 +285,10 @@ func (e *Engine) mayStart(it *item, a Action) bool {
 		e.callOff(it, err)
 		return false
 	}
+	return e.claim(it)
+}
+
+func (e *Engine) claim(it *item) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if it.State != Approved { // somebody has just cancelled it
@@ -323,7 +341,7 @@ func (e *Engine) barred(it *item) string {
 		return it.spoiled
 	}
 	for _, other := range e.live {
-		if other != it && other.VM == it.VM && (other.State == Unknown || inFlight(other.State)) {
+		if other != it && other.VM == it.VM && other.Kind != WebhookCall && it.Kind != WebhookCall && (other.State == Unknown || inFlight(other.State)) {
 			return claimOn(other.Action)
 		}
 	}
@@ -339,6 +357,14 @@ func (e *Engine) held(a Action) string {
 	}
 	if e.breaker.state.Open && a.By == ByPolicy {
 		return "the breaker is open, nothing starts by itself: " + e.breaker.state.Why
+	}
+	if a.By == ByPolicy {
+		if why := e.o.Closed(e.now()); why != "" {
+			return why
+		}
+	}
+	if a.Kind == WebhookCall {
+		return ""
 	}
 	return e.cooling(a.VM)
 }
@@ -372,7 +398,7 @@ func (e *Engine) queued(it *item) string {
 		if other.PlanID == it.PlanID && other.Wave < it.Wave && !other.State.Final() {
 			return fmt.Sprintf("%s has to arrive first: it is of an earlier wave", other.VMName)
 		}
-		if !inFlight(other.State) {
+		if !inFlight(other.State) || other.Kind == WebhookCall || it.Kind == WebhookCall { // which only the hour's budget limits
 			continue
 		}
 		count(&source, other.VM.Source == it.VM.Source)

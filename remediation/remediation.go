@@ -48,6 +48,9 @@ const (
 	LiveMigration Kind = "live_migration" // moves a running VM to another host without stopping it
 	// QuickMigration saves a running VM, moves it and restores it: it is down meanwhile. Only a person asks for one.
 	QuickMigration Kind = "quick_migration"
+	// WebhookCall tells something outside of a tip. It moves nothing: VM is then the object of the tip, whatever its kind, and ToName what
+	// is called. Whether it was taken is known by its answer alone: without one the action is unknown, and nothing calls again.
+	WebhookCall Kind = "webhook"
 )
 
 // ByPolicy is who approved an action that no person asked for.
@@ -79,9 +82,10 @@ type Action struct {
 	FromName string       `json:"from_name"`
 	To       inventory.ID `json:"to"`
 	ToName   string       `json:"to_name"`
-	For      string       `json:"for,omitempty"` // what the move is for, as the plan says: relief, evacuation, spread, freeing, share
-	Why      string       `json:"why"`           // the plan's reasons, in words
-	By       string       `json:"by"`            // who approved: a user's name, or "automatic"
+	Webhook  string       `json:"webhook,omitempty"` // the name of what is called
+	For      string       `json:"for,omitempty"`     // what the move is for, as the plan says: relief, evacuation, spread, freeing, share
+	Why      string       `json:"why"`               // the plan's reasons, in words
+	By       string       `json:"by"`                // who approved: a user's name, or "automatic"
 	DryRun   bool         `json:"dry_run,omitempty"`
 	// Settle is how long after the move the tip's condition measures the past: longest range + for + two cycles.
 	Settle time.Duration `json:"settle,omitempty"`

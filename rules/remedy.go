@@ -89,6 +89,9 @@ func (r Remedy) Moves() bool {
 	return slices.Contains([]RemedyAction{RebalanceHost, RebalanceCluster, Migrate, Evacuate}, r.Action)
 }
 
+// Acts reports whether the remedy is something that can be implemented.
+func (r Remedy) Acts() bool { return r.Moves() || r.Action == Webhook }
+
 // Restricts reports whether its host takes nothing new while the tip lasts.
 func (r Remedy) Restricts() bool { return r.Action == Restrict || r.Action == Evacuate }
 

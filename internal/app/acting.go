@@ -65,7 +65,8 @@ func (a *App) newActing(ctx context.Context, cfg *config.Config, registry promet
 	}
 	act.engine, err = remediation.New(remediation.Options{
 		Journal: journal, Memory: a.store, Executors: executors, Clock: a.clock, Snapshot: a.Snapshot,
-		Recheck: a.recheck, Judge: a.judgeOutcome, Notify: a.actionStepped,
+		Recheck: a.recheck, Webhook: a.callWebhook,
+		Closed: func(now time.Time) string { return remediation.Outside(a.settings.Load().opened, now) }, Judge: a.judgeOutcome, Notify: a.actionStepped,
 		Limits: remediation.Limits(r.Limits), Cooldown: r.Cooldown,
 		Owner: fmt.Sprintf("%s/%d", host, os.Getpid()), Log: a.log, Registerer: registry,
 	})

@@ -41,7 +41,7 @@ func (a agent) Status(context.Context) (web.Status, error) {
 		Version: version.Version, Now: a.clock.Now(), StartedAt: a.started, Remediation: web.Off,
 		PausedSources: []string{}, ReloadedAt: s.loaded, ReloadError: failed,
 	}
-	if a.acting == nil || s.policy.Mode == remediation.ModeOff {
+	if a.acting == nil || s.policy.Off() {
 		return out, nil
 	}
 	out.Remediation, out.DryRun = web.Manual, s.config.Remediation.DryRun
@@ -101,6 +101,8 @@ func (a agent) Implement(ctx context.Context, by web.By, id string, downtime boo
 		return nil, fmt.Errorf("%w: %w", web.ErrConflict, err)
 	case p.decision.Verdict == remediation.Refuse:
 		return nil, fmt.Errorf("%w: %s", web.ErrConflict, p.decision.Why)
+	case len(p.actions) == 0 && !tip.Remedy.Acts():
+		return nil, fmt.Errorf("%w: there is nothing to implement: %s", web.ErrConflict, tip.Remedy.Words())
 	case len(p.actions) == 0:
 		return nil, fmt.Errorf("%w: no move would help: %s", web.ErrConflict, cmp.Or(p.why, a.frozenOn(tip), "its goal is reached"))
 	case p.downtime != "" && !downtime:

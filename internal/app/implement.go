@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ func (a *App) actByPolicy(ctx context.Context, tips []rules.Tip) {
 		return
 	}
 	for _, tip := range tips {
-		if tip.State != rules.Active || !tip.Remedy.Moves() {
+		if tip.State != rules.Active || !tip.Remedy.Acts() {
 			continue
 		}
 		why, err := a.actOn(ctx, tip)
@@ -39,7 +40,7 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 	if wait := notAgain(past, a.clock.Now(), a.settings.Load().config.Remediation.DryRun); wait != "" {
 		return wait, nil
 	}
-	if wait := a.tooEarly(tip); wait != "" {
+	if wait := cmp.Or(remediation.Outside(a.settings.Load().opened, a.clock.Now()), a.tooEarly(tip)); wait != "" {
 		return wait, nil
 	}
 	p, err := a.propose(tip)
@@ -83,6 +84,8 @@ func notAgain(past []remediation.Action, now time.Time, dry bool) string {
 		case act.DryRun:
 		case act.CancelBy != "":
 			return act.CancelBy + " cancelled its last remedy: a person decides"
+		case act.Kind == remediation.WebhookCall:
+			return "its webhook was called already: a person may call it again"
 		case act.State == remediation.Unknown:
 			return fmt.Sprintf("its action %s is unknown: look where %s is, then say so with protip actions resolve", act.ID, act.VMName)
 		case act.Outcome == remediation.Worse:

@@ -55,6 +55,9 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 		return proposal{}, fmt.Errorf("rule %s/%s is no longer loaded", tip.Pack, tip.Rule)
 	}
 	snap := a.Snapshot()
+	if !tip.Remedy.Moves() {
+		return a.proposeCall(snap, tip), nil
+	}
 	p, err := a.planned(snap, func(policy placement.Policy) (proposal, error) { return a.plan(snap, tip, policy) })
 	if err != nil {
 		return proposal{}, err
@@ -312,7 +315,10 @@ func goalOf(tip rules.Tip) placement.Goal {
 // decide asks the policy about moves for a tip, or, with the zero tip, for a person alone.
 func (a *App) decide(snap *inventory.Snapshot, tip rules.Tip, source string, cluster inventory.ID, moves []proposed) remediation.Decision {
 	s := a.settings.Load()
-	c := remediation.Case{Source: source, Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256, Down: takenDown(moves)}
+	c := remediation.Case{
+		Source: source, Pack: tip.Pack, Rule: tip.Rule, PackSHA256: tip.PackSHA256, Severity: string(tip.Severity), Down: takenDown(moves),
+		Webhook: tip.Remedy.Action == rules.Webhook,
+	}
 	c.Cluster, _ = snap.Cluster(cluster)
 	for _, src := range s.config.Sources {
 		if src.Name == c.Source {

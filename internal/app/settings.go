@@ -24,6 +24,7 @@ type settings struct {
 	config *config.Config
 	rules  *rules.Set
 	policy remediation.Policy
+	opened []remediation.Window // when what no person asked for may start
 	loaded time.Time
 }
 
@@ -49,7 +50,7 @@ func load(file string, now time.Time) (*settings, error) {
 	if err := checkGrants(cfg, policy.Automatic, set); err != nil {
 		return nil, err
 	}
-	return &settings{config: cfg, rules: set, policy: policy, loaded: now}, nil
+	return &settings{config: cfg, rules: set, policy: policy, opened: windowsOf(cfg.Remediation), loaded: now}, nil
 }
 
 // loadPacks reads and compiles the packs that a configuration names. The error is of package rules or says which file.
@@ -110,11 +111,27 @@ func checkGrants(cfg *config.Config, grants []remediation.Grant, set *rules.Set)
 	return nil
 }
 
+// windowsOf are the windows of a configuration, which has been checked.
+func windowsOf(r *config.Remediation) (out []remediation.Window) {
+	if r == nil {
+		return nil
+	}
+	for _, w := range r.Windows {
+		if days, from, to, zone, err := w.Hours(); err == nil {
+			out = append(out, remediation.Window{Days: days, From: from, To: to, Zone: zone})
+		}
+	}
+	return out
+}
+
 func policyOf(r *config.Remediation) remediation.Policy {
 	if r == nil {
 		return remediation.Policy{Mode: remediation.ModeOff}
 	}
-	p := remediation.Policy{Mode: remediation.Mode(r.Mode), OverrideDRS: r.OverrideDRS}
+	p := remediation.Policy{Mode: remediation.Mode(r.Mode), OverrideDRS: r.OverrideDRS, Severity: r.Severity}
+	for _, c := range r.Clusters {
+		p.Clusters = append(p.Clusters, remediation.Scope{Source: c.Source, Cluster: c.Cluster, Mode: remediation.Mode(c.Mode), Severity: c.Severity})
+	}
 	for _, g := range r.Automatic {
 		p.Automatic = append(p.Automatic, remediation.Grant(g))
 	}

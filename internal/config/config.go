@@ -185,6 +185,11 @@ type Remediation struct {
 	Ceiling   float64         `yaml:"ceiling"`  // utilisation no target may pass; default 0.8
 	// OverrideDRS names clusters (source/name) that are moved in although DRS is fully automatic there.
 	OverrideDRS []string `yaml:"override_drs,omitempty"`
+	// Severity is the least of tips that anything is done about; default info. Clusters set it, and the mode, for a source or a cluster.
+	Severity string        `yaml:"severity,omitempty"`
+	Clusters []ClusterMode `yaml:"clusters,omitempty"`
+	Windows  []Window      `yaml:"windows,omitempty"`  // when protip acts by itself; none: at any time
+	Webhooks []Webhook     `yaml:"webhooks,omitempty"` // that remedies may call
 }
 
 // AutomaticRule lets one rule of one exact pack act by itself in one cluster.
@@ -298,6 +303,7 @@ func (c *Config) fill() {
 		return
 	}
 	setDefault(c, "remediation.mode", &r.Mode, ModeOff)
+	r.fill(c)
 	setDefault(c, "remediation.cooldown", &r.Cooldown, DefaultCooldown)
 	setDefault(c, "remediation.ceiling", &r.Ceiling, DefaultCeiling)
 	setDefault(c, "remediation.limits.per_source", &r.Limits.PerSource, DefaultPerSource)
@@ -328,6 +334,9 @@ func (c *Config) resolve(dir string) {
 	}
 	for i, file := range c.Packs.Files {
 		c.Packs.Files[i] = promconfig.JoinDir(dir, file)
+	}
+	if c.Remediation != nil {
+		c.Remediation.resolve(dir)
 	}
 	c.History.resolve(dir)
 	c.Alertmanager.resolve(dir)

@@ -375,6 +375,7 @@ func (v *validator) remediation() {
 		v.bad("remediation.ceiling", fmt.Sprintf("remediation.ceiling is %v", r.Ceiling), "write a share of the host above 0 and up to 1, as 0.8")
 	}
 	v.limits(r.Limits)
+	v.remedies(r)
 	for i, rule := range r.Automatic {
 		v.automatic(fmt.Sprintf("remediation.automatic[%d]", i), rule)
 	}
