@@ -31,6 +31,7 @@ func TestHostilePacks(t *testing.T) {
 		"a text out of nothing":         rule("when: 'repeat(host.name, 1000000000) == host.name'", "summary: x"),
 		"YAML that laughs":              laughs,
 		"ten megabytes of YAML":         "pack: p\ndescription: |\n" + strings.Repeat("  lorem ipsum dolor sit amet\n", 400_000),
+		"ten megabytes of aliases":      laughs + "pack: p\ndescription:\n" + strings.Repeat("  - *j\n", 1_500_000),
 		"deep YAML":                     strings.Repeat("[", 100_000),
 		"not UTF-8":                     rule("when: host.cores > 1", "summary: \"\xff\xfe\""),
 		"a hundred thousand rules":      "pack: p\nversion: 1.0.0\ndescription: d\nrules:\n" + strings.Repeat("  - {}\n", 100_000),

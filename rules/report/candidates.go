@@ -50,7 +50,7 @@ func reportCandidates(ctx context.Context, r Request, out *Report) error {
 	if err != nil {
 		return err
 	}
-	v, err := fetchVMs(ctx, &fetcher{past: r.Past, r: r.Range, progress: half(0.5), of: 16}, Scope{})
+	v, err := fetchVMs(ctx, &fetcher{past: r.Past, r: r.Range, progress: half(0.5), of: vmQuestions}, Scope{})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,16 @@ type load struct {
 
 // growth is where each cluster's and host's load goes, and when it reaches what.
 func growth(r Request, h *hosts, out *Report) {
+	tellGrowth(r, append(h.clusters(r), h.each()...), out)
+}
+
+// growthOfTag is where the load of the VMs with a tag goes, in each cluster.
+func growthOfTag(r Request, v *vms, out *Report) {
+	out.Notes = append(out.Notes, "The load is that of the VMs with the tag, over what the hosts of their cluster have. Those that come or go are shifts.")
+	tellGrowth(r, v.tagged(r.Scope), out)
+}
+
+func tellGrowth(r Request, loads []load, out *Report) {
 	out.Title = "Host utilization growth"
 	out.Notes = append(out.Notes,
 		"Days are until the busiest hour of the season is expected at a threshold of today's capacity: in brackets the interval of nine in ten. Without a trend there are none.",
@@ -37,7 +47,6 @@ func growth(r Request, h *hosts, out *Report) {
 	if whatIf {
 		out.Notes = append(out.Notes, fmt.Sprintf("WHAT IF is with hosts added to each cluster: %d, and VMs: %d, each like the cluster's average one.", r.MoreHosts, r.MoreVMs))
 	}
-	loads := append(h.clusters(r), h.each()...)
 	for i, l := range loads {
 		if r.Progress != nil {
 			r.Progress(0.8 + 0.2*float64(i)/float64(len(loads)))
@@ -96,6 +105,47 @@ func (h *hosts) clusters(r Request) []load {
 		}} {
 			l.name, l.ref, l.source, l.kind, l.hosts, l.vms = c.name, id.Ref, id.Source, "cluster", float64(c.hosts), c.vms
 			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// tagged are the loads of the VMs of a scope by the cluster that they were in at the time.
+func (v *vms) tagged(s Scope) []load {
+	type cluster struct {
+		name        string
+		cpu, memory []float64
+	}
+	found := map[inventory.ID]*cluster{}
+	for _, vm := range v.all {
+		for _, place := range vm.clusters() {
+			ref := place.Get("cluster_id")
+			if s.Cluster != "" && place.Get("virt_cluster") != s.Cluster {
+				continue
+			}
+			id := inventory.ID{Source: vm.id.Source, Kind: inventory.KindCluster, Ref: ref}
+			if found[id] == nil {
+				found[id] = &cluster{name: place.Get("virt_cluster")}
+			}
+			here := func(i int) bool { now, ok := vm.at(i, "cluster_id"); return ok && now == ref }
+			plus(&found[id].cpu, v.cpu[vm.id], here)
+			plus(&found[id].memory, v.memory[vm.id], here)
+		}
+	}
+	var out []load
+	for _, id := range sorted(found) {
+		c := found[id]
+		var hertz, bytes float64
+		for host, h := range v.hosts {
+			if host.Source == id.Source && h.cluster == id.Ref && (s.Host == "" || h.name == s.Host) {
+				hertz, bytes = hertz+h.hertz, bytes+h.bytes
+			}
+		}
+		for _, l := range []load{{what: "CPU", unit: Hertz, values: c.cpu, capacity: hertz}, {what: "memory", unit: Bytes, values: c.memory, capacity: bytes}} {
+			if l.capacity > 0 && l.values != nil {
+				l.name, l.ref, l.source, l.kind, l.reserve = s.Tag+" in "+cmp.Or(c.name, "no cluster"), id.Ref, id.Source, "tag", math.NaN()
+				out = append(out, l)
+			}
 		}
 	}
 	return out

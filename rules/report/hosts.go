@@ -24,7 +24,7 @@ type hostPast struct {
 	name, cluster, clusterRef string
 }
 
-var errNoTags = errors.New("tags are of VMs: take the tag out of the scope")
+var errNoTags = errors.New("tags are of VMs, and this report is of machines: take the tag out of the scope")
 
 func reportHosts(ctx context.Context, r Request, out *Report, tell func(Request, *hosts, *Report)) error {
 	if r.Scope.Tag != "" {

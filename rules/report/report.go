@@ -163,7 +163,11 @@ func Make(ctx context.Context, name string, r Request) (Report, error) {
 	case "host-utilization":
 		err = reportHosts(ctx, r, &out, hostUtilization)
 	case "growth":
-		err = reportHosts(ctx, r, &out, growth)
+		if r.Scope.Tag != "" {
+			err = reportVMs(ctx, r, &out, growthOfTag)
+		} else {
+			err = reportHosts(ctx, r, &out, growth)
+		}
 	case "candidates":
 		err = reportCandidates(ctx, r, &out)
 	}

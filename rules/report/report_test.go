@@ -115,6 +115,8 @@ func fewDays() history.Querier {
 	}, 2*288)
 	w.vm("v3", "idle", "2", 1, always(2e7))
 	w.vm("v4", "off", "2", 0, nil)
+	w.put("virt_vm_cpu_reservation_hertz", always(1e9), "source", "vc", "vm", "web", "vm_id", "v1")
+	w.put("virt_vm_memory_reservation_bytes", always(4*gib), "source", "vc", "vm", "web", "vm_id", "v1")
 	w.put("virt_vm_tag_info", always(1), "source", "vc", "vm", "web", "vm_id", "v1", "category", "owner", "tag", "shop")
 	w.put("virt_vm_tag_info", always(1), "source", "vc", "vm", "idle", "vm_id", "v3", "category", "owner", "tag", "shop")
 	w.machine("db", "Dell Inc. PowerEdge R640", 8, 0.2, 32*gib, 20*gib, 0)
@@ -301,6 +303,11 @@ func TestScope(t *testing.T) {
 		{"vm-utilization", Scope{Tag: "shop"}, 2},
 		{"vm-utilization", Scope{Tag: "team=shop"}, 0},
 		{"host-utilization", Scope{Host: "esx-1"}, 1},
+		{"vm-allocation", Scope{Host: "esx-1"}, 1},
+		{"growth", Scope{Tag: "owner=shop"}, 2},
+		{"growth", Scope{Tag: "shop", Cluster: "none"}, 0},
+		{"candidates", Scope{Source: "racks"}, 7},
+		{"candidates", Scope{Host: "esx-2"}, 7},
 		{"host-utilization", Scope{Cluster: "none"}, 0},
 	} {
 		r := request(past, 2)
@@ -309,12 +316,48 @@ func TestScope(t *testing.T) {
 			t.Errorf("%s of %s: %d rows, want %d", tc.name, tc.scope, len(rows), tc.rows)
 		}
 	}
-	for name, scope := range map[string]Scope{"host-utilization": {Tag: "x"}, "vm-allocation": {Host: "esx-1"}, "candidates": {Tag: "x"}, "nothing": {}} {
+	for name, scope := range map[string]Scope{"host-utilization": {Tag: "x"}, "candidates": {Tag: "x"}, "nothing": {}} {
 		r := request(past, 2)
 		r.Scope = scope
 		if _, err := Make(t.Context(), name, r); err == nil {
 			t.Errorf("%s of %s: made", name, scope)
 		}
+	}
+}
+
+// TestAllocationOfAHost is of the VMs that the host has at the end, against what it has itself.
+func TestAllocationOfAHost(t *testing.T) {
+	r := request(fewDays(), 4)
+	r.Scope.Host = "esx-2"
+	made := mustMake(t, "vm-allocation", r)
+	for column, want := range map[string]any{
+		"hosts": 1.0, "vms": 3.0, "vms_off": 1.0, "vms_idle": 1.0, "cores": 16.0, "memory_capacity_bytes": 128.0 * gib,
+		"vms_reserved_cpu_hertz": nil, "ha_reserved_cpu_ratio": nil,
+	} {
+		if got := cellOf(t, made.Tables[0], "prod", column); got != want {
+			t.Errorf("%s is %v, want %v", column, got, want)
+		}
+	}
+	r.Scope.Host = "esx-1"
+	made = mustMake(t, "vm-allocation", r)
+	if got := cellOf(t, made.Tables[0], "prod", "vms_reserved_cpu_hertz"); got != 1e9 {
+		t.Errorf("reserved is %v", got)
+	}
+}
+
+// TestGrowthOfATag: what the VMs of a tag use grows, what their neighbours use does not count.
+func TestGrowthOfATag(t *testing.T) {
+	w := &world{samples: 40*288 + 1}
+	noise := func(i int) float64 { return 1e8 * math.Sin(float64(i)*float64(i%977)) }
+	w.host("h1", "esx-1", "prod", always(9e9), always(64*gib))
+	w.vm("v1", "web", "1", 1, func(i int) float64 { return 2e9 + 5e7*float64(i)/288 + noise(i) })
+	w.vm("v2", "db", "1", 1, func(i int) float64 { return 6e9 - 5e7*float64(i)/288 + noise(i) })
+	w.put("virt_vm_tag_info", always(1), "source", "vc", "vm", "web", "vm_id", "v1", "category", "owner", "tag", "shop")
+	r := request(promql.Memory(w.series...), 40)
+	r.Scope.Tag = "owner=shop"
+	rows := mustMake(t, "growth", r).Tables[0].Rows
+	if len(rows) != 2 || rows[0][0] != "tag" || rows[0][1] != "owner=shop in prod" || rows[0][10] != "grows" || rows[1][10] != "no trend" {
+		t.Errorf("%v", rows)
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	listed = 200
 )
 
+// vmQuestions are how many fetchVMs asks.
+const vmQuestions = 18
+
 // vms is what history knows of VMs.
 type vms struct {
 	all                             []*vmPast
@@ -30,12 +33,14 @@ type vmPast struct {
 	*told
 	name, cluster, clusterRef, host string
 	vcpus, bytes                    float64 // NaN if not known
+	reservedCPU, reservedBytes      float64 // 0 if nothing is
 	on                              float64
 	core                            float64 // hertz of a core of its last host, NaN if not known
 	tags                            []inventory.Tag
 }
 
 type hostSize struct {
+	name    string
 	cluster string // ref
 	hertz   float64
 	bytes   float64
@@ -43,10 +48,7 @@ type hostSize struct {
 }
 
 func reportVMs(ctx context.Context, r Request, out *Report, tell func(Request, *vms, *Report)) error {
-	if r.Scope.Host != "" && out.Name == "vm-allocation" {
-		return fmt.Errorf("what VMs were given is told by cluster: take the host out of the scope")
-	}
-	v, err := fetchVMs(ctx, &fetcher{past: r.Past, r: r.Range, progress: r.Progress, of: 16}, r.Scope)
+	v, err := fetchVMs(ctx, &fetcher{past: r.Past, r: r.Range, progress: r.Progress, of: vmQuestions}, r.Scope)
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 		return nil, err
 	}
 	facts := map[string]map[inventory.ID]float64{}
-	for _, name := range []string{"virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_powered_on", "virt_vm_template"} {
+	for _, name := range []string{"virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_powered_on", "virt_vm_template", "virt_vm_cpu_reservation_hertz", "virt_vm_memory_reservation_bytes"} {
 		if facts[name], err = f.lastly(ctx, name, inventory.KindVM); err != nil {
 			return nil, err
 		}
@@ -110,7 +112,7 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 		vm := &vmPast{
 			told: t, name: last.Get("vm"), cluster: last.Get("virt_cluster"), clusterRef: last.Get("cluster_id"), host: last.Get("host"),
 			vcpus: number("virt_vm_vcpus", id), bytes: number("virt_vm_memory_capacity_bytes", id), on: number("virt_vm_powered_on", id), tags: tagged[id],
-			core: math.NaN(),
+			core: math.NaN(), reservedCPU: facts["virt_vm_cpu_reservation_hertz"][id], reservedBytes: facts["virt_vm_memory_reservation_bytes"][id],
 		}
 		if h, ok := v.hosts[inventory.ID{Source: id.Source, Kind: inventory.KindHost, Ref: last.Get("host_id")}]; ok && h.cores > 0 {
 			vm.core = h.hertz / h.cores
@@ -128,7 +130,7 @@ func fetchVMs(ctx context.Context, f *fetcher, scope Scope) (*vms, error) {
 
 // fetchSizes are the hosts there are at the end, and how large they are.
 func fetchSizes(ctx context.Context, f *fetcher) (map[inventory.ID]hostSize, error) {
-	info, err := f.info(ctx, "virt_host_info", inventory.KindHost, "cluster_id")
+	info, err := f.info(ctx, "virt_host_info", inventory.KindHost, "host", "cluster_id")
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +145,7 @@ func fetchSizes(ctx context.Context, f *fetcher) (map[inventory.ID]hostSize, err
 		if !t.there() {
 			continue
 		}
-		h := hostSize{cluster: t.last().Get("cluster_id")}
+		h := hostSize{name: t.last().Get("host"), cluster: t.last().Get("cluster_id")}
 		for i, to := range []*float64{&h.hertz, &h.bytes, &h.cores} {
 			*to = values[i][id]
 		}
@@ -163,6 +165,11 @@ func (vm *vmPast) wanted(s Scope) bool {
 		}
 	}
 	return false
+}
+
+// now reports whether it is in the scope at the end.
+func (vm *vmPast) now(s Scope) bool {
+	return vm.there() && (s.Cluster == "" || vm.cluster == s.Cluster) && (s.Host == "" || vm.host == s.Host)
 }
 
 // within reports whether it was in the scope all through a step.
@@ -227,15 +234,17 @@ func vmAllocation(r Request, v *vms, out *Report) {
 		"What was given is as of the end of the range, of VMs that are on; what is used is over the range, of the VMs that were in the cluster then.",
 		fmt.Sprintf("Idle is on, and using less than %.0f%% of its vCPUs 95%% of the time.", 100*idleBelow))
 	v.byCluster(r, out)
-	v.byTag(out)
-	v.unused(out)
+	v.byTag(r.Scope, out)
+	v.unused(r.Scope, out)
 }
 
 // sum are VMs counted together.
 type sum struct {
 	vms, off, idle float64
 	vcpus, bytes   float64
-	cpu, memory    []float64
+	// reserved: what is kept for them whatever the others want
+	reservedCPU, reservedBytes float64
+	cpu, memory                []float64
 }
 
 func (s *sum) add(vm *vmPast, idle bool) {
@@ -253,6 +262,8 @@ func (s *sum) add(vm *vmPast, idle bool) {
 	if !math.IsNaN(vm.bytes) {
 		s.bytes += vm.bytes
 	}
+	s.reservedCPU += vm.reservedCPU
+	s.reservedBytes += vm.reservedBytes
 }
 
 // plus adds values where there are any.
@@ -289,7 +300,7 @@ func (v *vms) byCluster(r Request, out *Report) {
 		return sums[id]
 	}
 	for _, vm := range v.all {
-		if vm.there() && (r.Scope.Cluster == "" || vm.cluster == r.Scope.Cluster) {
+		if vm.now(r.Scope) {
 			of(vm.id.Source, vm.clusterRef, vm.cluster).add(vm, v.idle(vm))
 		}
 		for _, place := range vm.clusters() {
@@ -321,6 +332,8 @@ func (v *vms) byCluster(r Request, out *Report) {
 		{"memory_capacity_bytes", "OF", Bytes, Everyone},
 		{"memory_overcommit_ratio", "OVERCOMMIT", Ratio, Everyone},
 		{"memory_p95_bytes", "BACKED P95", Bytes, Everyone},
+		{"vms_reserved_cpu_hertz", "RESERVED CPU", Hertz, Everyone},
+		{"vms_reserved_memory_bytes", "MEMORY", Bytes, Everyone},
 		{"ha_reserved_cpu_ratio", "HA KEEPS CPU", Percent, Everyone},
 		{"ha_reserved_memory_ratio", "MEMORY", Percent, Everyone},
 	}}
@@ -328,7 +341,7 @@ func (v *vms) byCluster(r Request, out *Report) {
 		s := sums[id]
 		var hosts, hertz, bytes, cores float64
 		for host, h := range v.hosts {
-			if host.Source == id.Source && h.cluster == id.Ref {
+			if host.Source == id.Source && h.cluster == id.Ref && (r.Scope.Host == "" || h.name == r.Scope.Host) {
 				hosts, hertz, bytes, cores = hosts+1, hertz+h.hertz, bytes+h.bytes, cores+h.cores
 			}
 		}
@@ -336,10 +349,12 @@ func (v *vms) byCluster(r Request, out *Report) {
 		memory, knownMemory := statsOf(s.memory)
 		reservedCPU, ok1 := v.reservedCPU[id]
 		reservedMemory, ok2 := v.reservedMemory[id]
+		ok1, ok2 = ok1 && r.Scope.Host == "", ok2 && r.Scope.Host == "" // what HA keeps is of the whole cluster
 		t.Rows = append(t.Rows, []any{
 			names[id], id.Ref, id.Source, hosts, s.vms, s.off, s.idle, s.vcpus, cell(cores, cores > 0), ratio(s.vcpus, cores),
 			cell(hertz, hertz > 0), cell(cpu.mean, known), cell(cpu.mean/hertz, known), cell(cpu.p95/hertz, known),
-			s.bytes, cell(bytes, bytes > 0), ratio(s.bytes, bytes), cell(memory.p95, knownMemory), cell(reservedCPU, ok1), cell(reservedMemory, ok2),
+			s.bytes, cell(bytes, bytes > 0), ratio(s.bytes, bytes), cell(memory.p95, knownMemory),
+			cell(s.reservedCPU, s.reservedCPU > 0), cell(s.reservedBytes, s.reservedBytes > 0), cell(reservedCPU, ok1), cell(reservedMemory, ok2),
 		})
 		if known && len(out.Charts) < maxCharts {
 			out.Charts = append(out.Charts, Chart{
@@ -362,10 +377,10 @@ func (vm *vmPast) clusters() []history.Labels {
 	return out
 }
 
-func (v *vms) byTag(out *Report) {
+func (v *vms) byTag(scope Scope, out *Report) {
 	sums := map[inventory.Tag]*sum{}
 	for _, vm := range v.all {
-		if !vm.there() {
+		if !vm.now(scope) {
 			continue
 		}
 		for _, tag := range vm.tags {
@@ -391,6 +406,8 @@ func (v *vms) byTag(out *Report) {
 		{"cpu_p95_hertz", "P95", Hertz, Everyone},
 		{"memory_allocated_bytes", "MEMORY GIVEN", Bytes, Everyone},
 		{"memory_p95_bytes", "BACKED P95", Bytes, Everyone},
+		{"vms_reserved_cpu_hertz", "RESERVED CPU", Hertz, Everyone},
+		{"vms_reserved_memory_bytes", "MEMORY", Bytes, Everyone},
 	}}
 	tags := make([]inventory.Tag, 0, len(sums))
 	for tag := range sums {
@@ -405,20 +422,21 @@ func (v *vms) byTag(out *Report) {
 		memory, knownMemory := statsOf(s.memory)
 		t.Rows = append(t.Rows, []any{
 			tag.Category, tag.Name, s.vms, s.off, s.idle, s.vcpus, cell(cpu.mean, known), cell(cpu.p95, known), s.bytes, cell(memory.p95, knownMemory),
+			cell(s.reservedCPU, s.reservedCPU > 0), cell(s.reservedBytes, s.reservedBytes > 0),
 		})
 	}
 	out.Tables = append(out.Tables, t)
 }
 
 // unused lists what is given to VMs that do nothing, the largest first.
-func (v *vms) unused(out *Report) {
+func (v *vms) unused(scope Scope, out *Report) {
 	t := Table{Name: "unused", Title: "Off or idle, the largest first", Columns: append(slices.Clone(vmIdentity),
 		Column{"why", "WHY", Text, Everyone}, Column{"vcpus", "VCPUS", Count, Everyone}, Column{"memory_bytes", "MEMORY", Bytes, Everyone},
 		Column{"cpu_p95_hertz", "CPU P95", Hertz, Everyone})}
 	for _, vm := range v.all {
 		why := ""
 		switch {
-		case !vm.there():
+		case !vm.now(scope):
 			continue
 		case vm.on == 0:
 			why = "off"

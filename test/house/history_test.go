@@ -106,6 +106,7 @@ func everything(t *testing.T, now time.Time) *inventory.Fleet {
 		VMs: []inventory.VM{
 			{
 				ID: vm, Name: "web\xff", UUID: "u", Host: host, Pool: pool, Connection: inventory.Connected, Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 1 << 33, GuestOS: "Debian\n",
+				CPUReservationHertz: 1e9, MemoryReservationBytes: 1 << 30,
 				Annotations: []inventory.Label{{Name: "owner", Value: "a"}, {Name: "cost", Value: ""}}, Tags: []inventory.Tag{{Category: "env", Name: "prod"}, {Category: "env", Name: "x"}},
 			},
 			{ID: id(inventory.KindVM, "w"), Name: "web", Host: id(inventory.KindHost, "gone"), Pool: id(inventory.KindResourcePool, "gone"), Template: true},

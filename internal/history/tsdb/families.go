@@ -35,9 +35,11 @@ var usual = []inventory.Metric{
 	inventory.VMDiskLatency, inventory.VMNetworkReceive, inventory.VMNetworkTransmit,
 }
 
-// usualFacts are the VM's facts that are kept. Those of its owners are written only where the configuration names them.
+// usualFacts are the VM's facts that are kept. Reservations are written only where there are some, those of its owners
+// only where the configuration names them.
 var usualFacts = []string{
-	"virt_vm_info", "virt_vm_connected", "virt_vm_powered_on", "virt_vm_template", "virt_vm_vcpus", "virt_vm_memory_capacity_bytes", "virt_vm_annotation_info", "virt_vm_tag_info",
+	"virt_vm_info", "virt_vm_connected", "virt_vm_powered_on", "virt_vm_template", "virt_vm_vcpus", "virt_vm_memory_capacity_bytes",
+	"virt_vm_cpu_reservation_hertz", "virt_vm_memory_reservation_bytes", "virt_vm_annotation_info", "virt_vm_tag_info",
 }
 
 // Default are the families that are kept if nobody asks for more, in the order of the exposition.
@@ -149,6 +151,10 @@ func vmFacts() []family[inventory.VM] {
 		fact("virt_vm_template", func(vm *inventory.VM) (float64, bool) { return truth(vm.Template, true) }),
 		fact("virt_vm_vcpus", func(vm *inventory.VM) (float64, bool) { return float64(vm.VCPUs), vm.VCPUs > 0 }),
 		fact("virt_vm_memory_capacity_bytes", func(vm *inventory.VM) (float64, bool) { return vm.MemoryBytes, vm.MemoryBytes > 0 }),
+		fact("virt_vm_cpu_reservation_hertz", func(vm *inventory.VM) (float64, bool) { return vm.CPUReservationHertz, vm.CPUReservationHertz > 0 }),
+		fact("virt_vm_memory_reservation_bytes", func(vm *inventory.VM) (float64, bool) {
+			return vm.MemoryReservationBytes, vm.MemoryReservationBytes > 0
+		}),
 		{"virt_vm_annotation_info", func(vm *inventory.VM, _ place, line line) {
 			if len(vm.Annotations) == 0 {
 				return
