@@ -32,6 +32,20 @@ func TestReload(t *testing.T) {
 			},
 			[]string{"heat.yml:", "cpu_usage_ration", "cpu_usage_ratio"},
 		},
+		"ten megabytes of pack": {
+			func() { r.file("heat.yml", heatPack+"# "+strings.Repeat("lorem ipsum ", 900_000)+"\n") },
+			[]string{"heat.yml:", "larger than 1048576 bytes"},
+		},
+		"a pack that laughs": {
+			func() { r.file("heat.yml", strings.Replace(heatPack, "version: ", "platforms: &a [vsphere, *a]\nversion: ", 1)) },
+			[]string{"heat.yml:", "lias"},
+		},
+		"a pattern that explodes": {
+			func() {
+				r.file("heat.yml", strings.Replace(heatPack, "when: ", "when: host.name matches '(((a{100}){100}){100})' || ", 1))
+			},
+			[]string{"heat.yml:", "pattern"},
+		},
 		"config": {
 			func() { r.file("protip.yml", "sources: 7\n") },
 			[]string{"protip.yml:1:", "sources"},
