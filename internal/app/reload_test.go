@@ -37,7 +37,9 @@ func TestReload(t *testing.T) {
 			[]string{"heat.yml:", "larger than 1048576 bytes"},
 		},
 		"a pack that laughs": {
-			func() { r.file("heat.yml", strings.Replace(heatPack, "version: ", "platforms: &a [vsphere, *a]\nversion: ", 1)) },
+			func() {
+				r.file("heat.yml", strings.Replace(heatPack, "version: ", "platforms: &a [vsphere, *a]\nversion: ", 1))
+			},
 			[]string{"heat.yml:", "lias"},
 		},
 		"a pattern that explodes": {
