@@ -138,6 +138,9 @@ func (a *App) recheck(act remediation.Action) error {
 	policy.Quick = act.Kind == remediation.QuickMigration // a person agreed to it
 	policy.Urgent = act.For == placement.ForEvacuation
 	policy.Incoming = without(policy.Incoming, act.To, act.VM)
+	if err := a.leaveLater(policy.Incoming, act); err != nil {
+		return err
+	}
 	if err := a.stillNeeded(snap, act, policy); err != nil {
 		return err
 	}
@@ -154,6 +157,20 @@ func (a *App) recheck(act remediation.Action) error {
 		}
 		if reason.Bars {
 			return fmt.Errorf("host %s may no longer take %s: %s", act.ToName, act.VMName, reason.Text)
+		}
+	}
+	return nil
+}
+
+// leaveLater takes from incoming what later waves of the action's plan would bring: what they rely on to leave has not left yet.
+func (a *App) leaveLater(incoming map[inventory.ID][]inventory.ID, act remediation.Action) error {
+	waiting, err := a.acting.engine.Actions(context.Background(), remediation.Filter{States: []remediation.State{remediation.Approved}})
+	if err != nil {
+		return fmt.Errorf("read the other moves of the plan: %w: %w", remediation.ErrNotYet, err)
+	}
+	for _, other := range waiting {
+		if other.PlanID == act.PlanID && other.Wave > act.Wave {
+			without(incoming, other.To, other.VM)
 		}
 	}
 	return nil

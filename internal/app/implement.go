@@ -52,7 +52,7 @@ func (a *App) actOn(ctx context.Context, tip rules.Tip) (string, error) {
 		return p.decision.Why, nil
 	case p.decision.Verdict != remediation.Automatic:
 		return p.decision.Why, nil
-	case p.why != "":
+	case p.why != "" && (tip.Remedy.Action != rules.Evacuate || len(p.actions) == 0): // what can leave a failing host leaves it
 		return p.why, nil
 	case len(p.actions) == 0:
 		return "nothing needs to move any more", nil

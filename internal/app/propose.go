@@ -152,7 +152,7 @@ func (a *App) rebalance(snap *inventory.Snapshot, demand placement.Demand, tip r
 // course adds to what a plan is asked for what is the same for all: limits, the clock, and what moved of late.
 func (a *App) course(want placement.Rebalance) (placement.Rebalance, error) {
 	now := a.clock.Now()
-	want.Now = seconds(now)
+	want.Now, want.AsRated = seconds(now), true
 	want.Past = placement.Past{Left: map[inventory.ID][]placement.Departure{}}
 	r := a.settings.Load().config.Remediation
 	if a.acting == nil || r == nil {

@@ -53,6 +53,9 @@ type Rebalance struct {
 	// Apart is how far, as a share of its CPU, the busiest host of a cluster may be from the idlest. Where all hosts are used, load goes
 	// from the busiest hosts until that is so. 0 is any distance.
 	Apart float64
+	// AsRated makes no target of a host that its rating would bar for want of room: whoever asks the rating again before each move does
+	// not find it barred.
+	AsRated bool
 	// Only leaves it at what Evacuate, Free and Occupy ask for.
 	Only bool
 	// In and Out are how many VMs a host may take and give at once; 0 is any number.

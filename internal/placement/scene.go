@@ -56,7 +56,9 @@ type step struct {
 
 func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
 	reserve := p.HostReserve
-	p.Ceiling, p.HostReserve, p.roomless = math.MaxFloat64, HostReserve{}, true // room is the plan's own question; of ratings it asks for rules
+	if !r.AsRated { // room is the plan's own question; of ratings it asks for rules
+		p.Ceiling, p.HostReserve, p.roomless = math.MaxFloat64, HostReserve{}, true
+	}
 	c := &scene{
 		ledger: newLedger(s, d), policy: p, want: r, at: map[inventory.ID]int{},
 		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},

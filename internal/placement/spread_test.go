@@ -83,3 +83,30 @@ func TestPlanSpreadsAndStops(t *testing.T) {
 		}
 	})
 }
+
+// TestPlanAsRated: a target that would be full by what its VMs usually need is one only where ratings are not asked.
+func TestPlanAsRated(t *testing.T) {
+	t.Parallel()
+	f := newFleet().host("busy", 20, 40).host("quiet", 4, 10).vm("a", "busy", 10, 8).vm("b", "busy", 10, 8).vm("q", "quiet", 4, 4)
+	s := f.snapshot()
+	d := Observed(s)
+	d.Usual = map[inventory.ID]Usual{vmID("q"): {CPUHertz: 20 * ghz, Samples: 100}}
+	for _, asRated := range []bool{false, true} {
+		c := Plan(s, d, Rebalance{Only: true, Evacuate: []inventory.ID{hostID("busy")}, AsRated: asRated}, Policy{Ceiling: 0.8})
+		for _, wave := range c.Waves {
+			for _, m := range wave {
+				if text, barred := ratingAfter(s, d, m).Barred(); asRated && barred {
+					t.Errorf("%s to %s: %s", m.Name, m.To, text)
+				}
+			}
+		}
+		if moves := len(c.Waves); asRated && len(c.Left) == 0 || !asRated && moves == 0 {
+			t.Errorf("as rated %v: %d waves, left %+v", asRated, moves, c.Left)
+		}
+	}
+}
+
+func ratingAfter(s *inventory.Snapshot, d Demand, m Step) Rating {
+	r, _ := Of(Rate(s, d, VMSpec{ID: m.VM}, Policy{Ceiling: 0.8}), m.To)
+	return r
+}
