@@ -29,8 +29,9 @@ func addSimulate(kp *kingpin.Application, verbs map[string]command) {
 	cmd := kp.Command("simulate", "Plan for a simulated fleet: a line of JSON in is its state, a line out the migrations that should begin.")
 	cmd.Flag("stdin", "Read states from standard input.").Required().Bool()
 	goal := cmd.Flag("goal", "fill: as few hosts as serve the VMs. balance: all hosts, none crowded.").Default("balance").Enum("fill", "balance")
+	explain := cmd.Flag("explain", "Each answer carries the whole plan too, as values and in words.").Bool()
 	verbs[cmd.FullCommand()] = func(ctx context.Context, c *console) error {
-		return simulate(ctx, os.Stdin, c.out, *goal == "fill")
+		return simulate(ctx, os.Stdin, c.out, *goal == "fill", *explain)
 	}
 }
 
@@ -65,8 +66,15 @@ type simMove struct {
 	To int `json:"to"`
 }
 
+// simAnswer is the first wave, and the whole plan where that was asked for.
+type simAnswer struct {
+	Migrations []simMove         `json:"migrations"`
+	Plan       *placement.Course `json:"plan,omitempty"`
+	Words      []string          `json:"words,omitempty"`
+}
+
 // simulate answers each line before it reads the next. It ends well at the end of the input.
-func simulate(ctx context.Context, in io.Reader, out io.Writer, fill bool) error {
+func simulate(ctx context.Context, in io.Reader, out io.Writer, fill, explain bool) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 1<<20), simulateLine)
 	s := newSimulation(fill)
@@ -84,11 +92,18 @@ func simulate(ctx context.Context, in io.Reader, out io.Writer, fill bool) error
 		if err := json.Unmarshal(lines.Bytes(), &state); err != nil {
 			return usageError{fmt.Errorf("line %d: %w", n, err)}
 		}
-		moves, err := s.next(&state)
+		course, err := s.next(&state)
 		if err != nil {
 			return usageError{fmt.Errorf("line %d: %w", n, err)}
 		}
-		if err := answers.Encode(map[string][]simMove{"migrations": moves}); err != nil {
+		answer, err := answerOf(course)
+		if err != nil {
+			return err
+		}
+		if explain {
+			answer.Plan, answer.Words = &course, course.Words()
+		}
+		if err := answers.Encode(answer); err != nil {
 			return fmt.Errorf("answer line %d: %w", n, err)
 		}
 	}
@@ -128,14 +143,14 @@ func simID(kind inventory.Kind, n int) inventory.ID {
 	return inventory.ID{Source: simSource, Kind: kind, Ref: strconv.Itoa(n)}
 }
 
-// next takes in a state and returns the first wave of the plan: what depends on it is planned again when it has landed.
-func (s *simulation) next(state *simState) ([]simMove, error) {
+// next takes in a state and returns the plan.
+func (s *simulation) next(state *simState) (placement.Course, error) {
 	if err := state.check(s.last); err != nil {
-		return nil, err
+		return placement.Course{}, err
 	}
 	s.last = state.Time
 	if _, err := s.fleet.Apply(state.delta(), time.UnixMilli(int64(state.Time*1000))); err != nil {
-		return nil, err
+		return placement.Course{}, err
 	}
 	snap := s.fleet.Snapshot()
 	var demand placement.Demand
@@ -144,30 +159,35 @@ func (s *simulation) next(state *simState) ([]simMove, error) {
 		sizes[simID(inventory.KindVM, v.ID)] = v.MIPS * perMIPS
 	}
 	s.followed, demand = s.followed.Next(placement.Observed(snap), sizes, state.Time)
-	want := placement.Rebalance{Now: state.Time, Age: state.age(), MemoryCeiling: 1, PeakWatts: map[inventory.ID]float64{}, Past: s.past}
+	want := placement.Rebalance{Now: state.Time, Age: state.age(), MemoryCeiling: 1, Watts: map[inventory.ID][]float64{}, Past: s.past}
 	for _, h := range state.Hosts {
 		if len(h.Power) > 0 {
-			want.PeakWatts[simID(inventory.KindHost, h.ID)] = h.Power[len(h.Power)-1]
+			want.Watts[simID(inventory.KindHost, h.ID)] = h.Power
 		}
 	}
 	course := placement.Plan(snap, demand, want, s.policy)
 	s.past = course.Past
-	moves := []simMove{}
+	return course, nil
+}
+
+// answerOf is the first wave: what depends on it is planned again when it has landed.
+func answerOf(course placement.Course) (simAnswer, error) {
+	answer := simAnswer{Migrations: []simMove{}}
 	if len(course.Waves) == 0 {
-		return moves, nil
+		return answer, nil
 	}
 	for _, step := range course.Waves[0] {
 		vm, err := strconv.Atoi(step.VM.Ref)
 		if err != nil {
-			return nil, err
+			return answer, err
 		}
 		to, err := strconv.Atoi(step.To.Ref)
 		if err != nil {
-			return nil, err
+			return answer, err
 		}
-		moves = append(moves, simMove{vm, to})
+		answer.Migrations = append(answer.Migrations, simMove{vm, to})
 	}
-	return moves, nil
+	return answer, nil
 }
 
 // check refuses what is no fleet.

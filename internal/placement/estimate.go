@@ -17,6 +17,10 @@ const (
 	varianceHalfLife = 24 * 3600
 	// priorSamples is how many of a VM's own samples weigh as much as what is assumed of a VM that nothing is known of.
 	priorSamples = 12
+	// priorShare is how much of the variance between the VMs' demand the next sample of one is expected to be off, when one was seen. If what
+	// VMs last at and what they do at the moment vary alike between them, by half of what is seen, the best guess of a VM's level is
+	// halfway to the mean, and the next sample is off it by 1/4 + 1/2.
+	priorShare = 0.75
 )
 
 // estimate is what a VM will probably need of a host.
@@ -68,8 +72,8 @@ type followed struct {
 // most, in hertz; if they are known of all, a VM first seen is compared with the others by its share of that.
 //
 //	level    = an exponential average of half-life 1 h; of a VM first seen, halfway between its sample and the fleet's mean
-//	variance = one of half-life 24 h of the squared distance from the level before the sample; of a VM first seen, the variance
-//	           of demand between the VMs of the fleet, which weighs as much as 12 samples
+//	variance = one of half-life 24 h of the squared distance from the level before the sample; of a VM first seen, 3/4 of
+//	           the variance of demand between the VMs of the fleet, which weighs as much as 12 samples
 func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Followed, Demand) {
 	elapsed := max(0, at-f.at)
 	quick, slow := 1-math.Exp2(-elapsed/levelHalfLife), 1-math.Exp2(-elapsed/varianceHalfLife)
@@ -91,7 +95,7 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 			v.variance += max(slow, 1/(v.samples+priorSamples)) * (off*off - v.variance)
 		} else {
 			size := sizeOf(sizes, id)
-			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: spread * size * size}
+			v = followed{level: (mean*size + use.CPUHertz) / 2, variance: priorShare * spread * size * size}
 		}
 		next.vms[id] = v
 		usual[id] = Usual{CPUHertz: v.level, CPUVariance: v.variance, Samples: v.samples}

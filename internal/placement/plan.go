@@ -11,22 +11,26 @@ import (
 // What a plan is made by. None of them is about a fleet or a day; docs/placement.md tells what each buys.
 const (
 	// comfort is how many standard deviations of its VMs' demand a host keeps free when it takes one more: their sum passes the
-	// host about one sample in eighteen, if demand were normal.
-	comfort = 1.6
+	// host about one sample in 25, if demand were normal.
+	comfort = 1.75
 	// comfortPerAge is added for every interval that the samples are old: for so long nobody sees that a host is full.
-	comfortPerAge = 0.9
+	comfortPerAge = 1.0
 	// comfortFree is added where a host is freed: nothing is urgent then, and what is freed shall stay so.
 	comfortFree = 0.4
+	// comfortCore is how many a VM keeps to what its vCPUs can have on slower cores, where it goes there only to save power: demand
+	// that were normal would never pass that.
+	comfortCore = 5
 	// freeBelow is how full, at most, a host may be to be freed, as a share of the VMs that such a host holds. Fuller ones cost
 	// more moves than the saving lasts. It counts where CPU is scarce: memory that is free stays free.
-	freeBelow = 0.6
+	freeBelow = 0.7
 	// freeEvery is the time, in seconds, between two looks for hosts to free.
-	freeEvery = 3600
+	freeEvery = 1800
 	// notBack is the time, in seconds, in which no VM returns to a host that a plan took it from.
 	notBack = 3600
 	// worthwhile is the share of the crowded host's CPU that must be missing before load goes to hosts without comfort, and that
-	// each move must then win in demand served; of many small VMs, half of what one of them has on average.
-	worthwhile = 0.02
+	// each move must then win in demand served; of many small VMs, half of what one of them has on average. So much is also expected
+	// to be missing of a host whose samples are old before it counts as crowded.
+	worthwhile = 0.01
 )
 
 // Why a move is in a plan.
@@ -62,8 +66,9 @@ type Rebalance struct {
 	In, Out int
 	// MemoryCeiling is the policy's ceiling for memory, where it is another one; 0 is the same.
 	MemoryCeiling float64
-	// PeakWatts are what hosts draw when busy. Where that is known, hosts that need less for the same work are filled first.
-	PeakWatts map[inventory.ID]float64
+	// Watts are what hosts draw from idle to busy, evenly spaced; one value alone is when busy. Where that is known, hosts that need
+	// less for the same work are filled first.
+	Watts map[inventory.ID][]float64
 	// CopyRate is what one migration copies, in bytes per second, and DirtyRates what VMs write to their memory, as far as that is
 	// known: with them a step tells how long it takes, and a VM that would never be copied is left alone.
 	CopyRate   float64
@@ -87,6 +92,7 @@ type Departure struct {
 type Course struct {
 	Waves [][]Step   `json:"waves"`
 	Left  []Leftover `json:"left,omitempty"` // VMs that keep a host from being emptied
+	Kept  []Kept     `json:"kept,omitempty"` // what becomes of the reserves that are asked for, by cluster
 	Past  Past       `json:"past"`
 	// Apart is how far apart the hosts of the most uneven cluster are, before and after; nil if that was not asked.
 	Apart *Apart `json:"apart,omitempty"`
@@ -143,7 +149,7 @@ func Plan(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) Course {
 	if !r.Only {
 		c.rebalance()
 	}
-	out := Course{Waves: c.waves(), Left: left, Past: c.past}
+	out := Course{Waves: c.waves(), Left: left, Kept: c.kept(), Past: c.past}
 	if r.Apart > 0 {
 		out.Apart = &Apart{before, c.apart()}
 	}
@@ -209,7 +215,7 @@ func (c *planner) target(v int, comfort float64, wake bool) int {
 	for {
 		best := -1
 		for to := range c.hosts {
-			if (wake || len(c.hosts[to].vms) > 0) && (best < 0 || c.before(to, best)) && !c.barred[[2]int{v, to}] && c.fits(v, to, comfort) {
+			if (wake || len(c.hosts[to].vms) > 0) && (best < 0 || c.before(to, best)) && c.barred[[2]int{v, to}] == "" && c.fits(v, to, comfort) {
 				best = to
 			}
 		}
@@ -227,8 +233,8 @@ func (c *planner) before(i, j int) bool {
 	if awake := len(a.vms) > 0; awake != (len(b.vms) > 0) {
 		return awake
 	}
-	if a.watts != b.watts {
-		return a.watts < b.watts
+	if a.perHertz != b.perHertz {
+		return a.perHertz < b.perHertz
 	}
 	return c.slack(a) < c.slack(b)
 }
@@ -240,15 +246,27 @@ func (c *planner) slack(h *stage) float64 {
 
 func (h *stage) excess() float64 { return h.now.CPUHertz - h.capacity.CPUHertz }
 
+// lacks is how much more than it has the host's VMs are expected to want, with a VM more or less: what its samples show, if they are of
+// this moment, and otherwise what is likely by now, from what is worth a move on.
+func (c *planner) lacks(h *stage, a *actor, sign float64) float64 {
+	if c.want.Age > 0 {
+		return h.unserved(a, sign) - worthwhile*h.capacity.CPUHertz
+	}
+	if a != nil {
+		return h.excess() + sign*a.now(h)
+	}
+	return h.excess()
+}
+
 // crowded are the hosts whose VMs want more CPU than there is, the worst first.
 func (c *planner) crowded() []int {
 	var out []int
 	for i := range c.hosts {
-		if h := &c.hosts[i]; h.stale == "" && h.sized() && h.excess() > 0 {
+		if h := &c.hosts[i]; h.stale == "" && h.sized() && c.lacks(h, nil, 0) > 0 {
 			out = append(out, i)
 		}
 	}
-	slices.SortStableFunc(out, func(i, j int) int { return cmp.Compare(c.hosts[j].excess(), c.hosts[i].excess()) })
+	slices.SortStableFunc(out, func(i, j int) int { return cmp.Compare(c.lacks(&c.hosts[j], nil, 0), c.lacks(&c.hosts[i], nil, 0)) })
 	return out
 }
 
@@ -256,102 +274,43 @@ func (c *planner) crowded() []int {
 // comfortably.
 func (c *planner) relieve() {
 	for _, i := range c.crowded() {
-		for c.hosts[i].excess() > 0 && c.relieveOnce(i) {
+		for c.lacks(&c.hosts[i], nil, 0) > 0 && c.relieveOnce(i) {
 		}
 	}
 }
 
 func (c *planner) relieveOnce(i int) bool {
 	h := &c.hosts[i]
-	excess := h.excess()
-	vms := slices.Clone(h.vms)
+	lack := c.lacks(h, nil, 0)
+	vms := slices.DeleteFunc(slices.Clone(h.vms), c.stays)
+	left := make(map[int]float64, len(vms))
+	for _, v := range vms {
+		left[v] = c.lacks(h, &c.vms[v], -1)
+	}
 	slices.SortStableFunc(vms, func(x, y int) int {
 		a, b := &c.vms[x], &c.vms[y]
-		enough := a.now(h) >= excess
+		enough := left[x] <= 0
 		switch {
-		case enough != (b.now(h) >= excess):
+		case enough != (left[y] <= 0):
 			if enough {
 				return -1
 			}
 			return 1
 		case enough:
-			return cmp.Or(cmp.Compare(a.Now.MemoryBytes, b.Now.MemoryBytes), cmp.Compare(a.now(h), b.now(h)))
+			return cmp.Or(cmp.Compare(a.Now.MemoryBytes, b.Now.MemoryBytes), cmp.Compare(left[y], left[x]))
 		}
-		return cmp.Compare(b.now(h), a.now(h))
+		return cmp.Compare(left[x], left[y])
 	})
 	for _, v := range vms {
-		if c.stays(v) || c.vms[v].now(h) <= 0 {
+		if left[v] >= lack {
 			continue
 		}
 		if to := c.target(v, c.comfort, true); to >= 0 {
-			c.move(v, to, ForRelief, min(excess, c.vms[v].now(h)))
+			c.move(v, to, ForRelief, lack-max(0, left[v]))
 			return true
 		}
 	}
 	return false
-}
-
-// free empties hosts that are not needed, those with the fewest VMs first.
-func (c *planner) free() {
-	var order []int
-	for i := range c.hosts {
-		if h := &c.hosts[i]; len(h.vms) > 0 && !h.shut && h.excess() <= 0 && !slices.ContainsFunc(h.vms, c.stays) && c.worthFreeing(h) {
-			order = append(order, i)
-		}
-	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		a, b := &c.hosts[i], &c.hosts[j]
-		return cmp.Or(cmp.Compare(len(a.vms), len(b.vms)), cmp.Compare(a.level/a.capacity.CPUHertz, b.level/b.capacity.CPUHertz))
-	})
-	taken := map[int]bool{}
-	for _, i := range order {
-		if !taken[i] {
-			to, _ := c.freeOne(i)
-			for _, h := range to {
-				taken[h] = true
-			}
-		}
-	}
-}
-
-// worthFreeing holds the host's VMs against what such a host holds of the fleet's mean VM.
-func (c *planner) worthFreeing(h *stage) bool {
-	var mean actor
-	for i := range c.vms {
-		mean.CPUHertz += c.vms[i].CPUHertz / float64(len(c.vms))
-		mean.CPUVariance += c.vms[i].CPUVariance / float64(len(c.vms))
-		mean.Now.MemoryBytes += c.vms[i].Now.MemoryBytes / float64(len(c.vms))
-	}
-	byCPU, byMemory := 0.0, math.Floor(h.capacity.MemoryBytes*c.want.MemoryCeiling/mean.Now.MemoryBytes)
-	for n := byCPU + 1; n <= byMemory && n*mean.CPUHertz+c.comfort*math.Sqrt(n*mean.CPUVariance) <= h.capacity.CPUHertz; n++ {
-		byCPU = n
-	}
-	return byCPU >= byMemory || float64(len(h.vms)) <= freeBelow*max(1, byCPU)
-}
-
-// freeOne finds a place for all of the host's VMs, the greatest first, or moves none. It returns where they go, or the VM that has none.
-func (c *planner) freeOne(i int) (to []int, stuck int) {
-	h := &c.hosts[i]
-	vms := slices.Clone(h.vms)
-	slices.SortStableFunc(vms, func(x, y int) int { return cmp.Compare(c.vms[y].CPUHertz, c.vms[x].CPUHertz) })
-	was := h.shut
-	h.shut = true
-	for _, v := range vms {
-		t := c.target(v, c.comfort+comfortFree, false)
-		if t < 0 {
-			for k := len(to) - 1; k >= 0; k-- {
-				c.shift(vms[k], i)
-			}
-			h.shut = was
-			return nil, v
-		}
-		c.shift(v, t)
-		to = append(to, t)
-	}
-	for k, v := range vms {
-		c.note(v, i, to[k], ForFreeing, 0)
-	}
-	return to, -1
 }
 
 // even takes load off crowded hosts, however full the others are, as long as each move is worthwhile.
@@ -396,7 +355,7 @@ func (c *planner) evenOnce(i int) bool {
 			won := before[i] - from.unserved(a, -1)
 			for to := range c.hosts {
 				h := &c.hosts[to]
-				if won <= most || c.barred[[2]int{v, to}] || !c.room(v, to) || h.now.CPUHertz+a.now(h) > h.capacity.CPUHertz {
+				if won <= most || c.barred[[2]int{v, to}] != "" || !c.room(v, to) || h.now.CPUHertz+a.now(h) > h.capacity.CPUHertz {
 					continue
 				}
 				if gain := won - (h.unserved(a, 1) - before[to]); gain > most {

@@ -14,8 +14,10 @@ import (
 	"github.com/protip/protip/internal/inventory"
 )
 
-// TestPlansAreValid holds every wave against a fleet that knows nothing of how it was found.
+// TestPlansAreValid holds every wave against a fleet that knows nothing of how it was found, and a reserve that was held before against
+// brute force, whichever moves of the wave have ended.
 func TestPlansAreValid(t *testing.T) {
+	kept := 0
 	rapid.Check(t, func(t *rapid.T) {
 		s, p, _ := anyFleet(t)
 		p.Fill = rapid.Bool().Draw(t, "fill")
@@ -32,6 +34,15 @@ func TestPlansAreValid(t *testing.T) {
 			}
 		}
 		r.Only = rapid.Bool().Draw(t, "only")
+		if rapid.Bool().Draw(t, "watts") {
+			r.Watts = map[inventory.ID][]float64{}
+			for h := range s.Hosts() {
+				r.Watts[h.ID] = []float64{rapid.Float64Range(50, 100).Draw(t, "idle"), rapid.Float64Range(100, 300).Draw(t, "busy")}
+			}
+		}
+		q := Ask(s, Observed(s), clusterID, rapid.IntRange(0, 2).Draw(t, "reserve"), p)
+		reserve := q.Answer(nil)
+		p.Reserves = map[inventory.ID]*Admission{clusterID: reserve}
 		c := Plan(s, e, r, p)
 		if again := Plan(s, e, r, p); !reflect.DeepEqual(c, again) {
 			t.Fatal("the same values gave another plan")
@@ -47,6 +58,10 @@ func TestPlansAreValid(t *testing.T) {
 			}
 			if why := invalid(s, e, wave, on, r, p); why != "" {
 				t.Fatalf("wave %d: %s", n, why)
+			}
+			if q.Reserve > 0 && reserve.Answer == Admitted {
+				kept++
+				q = keptAlong(t, q, wave)
 			}
 			for _, m := range wave {
 				if moved[m.VM] {
@@ -71,6 +86,32 @@ func TestPlansAreValid(t *testing.T) {
 			}
 		}
 	})
+	if kept == 0 {
+		t.Error("no plan ever moved anything in a cluster that held its reserve")
+	}
+}
+
+// keptAlong holds the reserve against brute force while the wave is under way, and returns the question after it.
+func keptAlong(t *rapid.T, q Question, wave []Step) Question {
+	var flights []flight
+	host := func(id inventory.ID) int {
+		return slices.IndexFunc(q.Hosts, func(h Survivor) bool { return h.ID == id })
+	}
+	for _, m := range wave {
+		vm := slices.IndexFunc(q.VMs, func(c Claim) bool { return c.ID == m.VM })
+		flights = append(flights, flight{vm, host(m.From), host(m.To)})
+	}
+	subsets(len(q.Hosts), min(q.Reserve, len(q.Hosts)), func(failed []int) bool {
+		if !bears(q, failed, flights) {
+			t.Fatalf("with %+v under way the loss of %v is not survived", wave, failed)
+		}
+		return true
+	})
+	q.Hosts, q.VMs = slices.Clone(q.Hosts), slices.Clone(q.VMs)
+	for _, f := range flights {
+		q = landed(q, f)
+	}
+	return q
 }
 
 // invalid is what may never be so while the moves of a wave are under way.
@@ -270,7 +311,7 @@ func TestPlanFreesAHostWhollyOrNotAtAll(t *testing.T) {
 		t.Errorf("%d moves %+v, left %+v", len(moves), moves, c.Left)
 	}
 	c = planOf(fleet(30), r, Policy{Ceiling: 0.8})
-	if len(c.Waves) != 0 || len(c.Left) != 1 || c.Left[0].Why != "no host that runs VMs already takes it comfortably, so a is not freed" {
+	if len(c.Waves) != 0 || len(c.Left) != 1 || c.Left[0].Why != "no host that runs VMs already takes it comfortably, so a is not freed; no host has room for it" {
 		t.Errorf("waves %+v, left %+v", c.Waves, c.Left)
 	}
 }
@@ -320,7 +361,7 @@ func TestPlanLeavesACalmFleetAlone(t *testing.T) {
 func TestFollowedForgetsAndRemembers(t *testing.T) {
 	a, b := vmID("a"), vmID("b")
 	f, e := Followed{}.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 2}, b: {CPUHertz: 6}}}, nil, 0)
-	if e.Usual[a].CPUHertz != 3 || e.Usual[b].CPUHertz != 5 || e.Usual[a].CPUVariance != 4 {
+	if e.Usual[a].CPUHertz != 3 || e.Usual[b].CPUHertz != 5 || e.Usual[a].CPUVariance != 3 {
 		t.Fatalf("first seen: %+v", e)
 	}
 	next, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: 5}}}, nil, levelHalfLife)
@@ -338,16 +379,20 @@ func TestFollowedForgetsAndRemembers(t *testing.T) {
 
 // BenchmarkPlan is a whole plan, from the snapshot to its waves: every twentieth host is crowded, and half of them could be freed.
 func BenchmarkPlan(b *testing.B) {
-	for _, size := range [][2]int{{64, 8000}, {1000, 10000}, {113, 15769}} {
-		s := unevenFleet(size[0], size[1])
+	for _, size := range []struct{ hosts, vms, reserve int }{{64, 8000, 0}, {64, 8000, 1}, {64, 8000, 2}, {1000, 10000, 0}, {1000, 10000, 1}, {113, 15769, 0}, {113, 15769, 1}} {
+		s := unevenFleet(size.hosts, size.vms)
 		_, e := Followed{}.Next(Observed(s), nil, 0)
-		for _, fill := range []bool{false, true} {
-			b.Run(fmt.Sprintf("hosts=%d/vms=%d/fill=%v", size[0], size[1], fill), func(b *testing.B) {
+		p := Policy{Ceiling: 0.85}
+		if size.reserve > 0 {
+			p.Reserves = map[inventory.ID]*Admission{clusterID: Ask(s, Observed(s), clusterID, size.reserve, p).Answer(nil)}
+		}
+		for _, p.Fill = range []bool{false, true} {
+			b.Run(fmt.Sprintf("hosts=%d/vms=%d/reserve=%d/fill=%v", size.hosts, size.vms, size.reserve, p.Fill), func(b *testing.B) {
 				var took []time.Duration
 				moves := 0
 				for b.Loop() {
 					began := cpuTime()
-					c := Plan(s, e, Rebalance{In: 2, Out: 2, MemoryCeiling: 1}, Policy{Ceiling: 0.85, Fill: fill})
+					c := Plan(s, e, Rebalance{In: 2, Out: 2, MemoryCeiling: 1}, p)
 					took = append(took, cpuTime()-began)
 					moves = len(slices.Concat(c.Waves...))
 				}

@@ -192,7 +192,9 @@ func (a *asking) addRules(c *inventory.Cluster) {
 		g := Group{Name: r.Name}
 		for _, vm := range r.VMs {
 			if i, ok := a.vm[vm]; ok {
-				g.VMs = append(g.VMs, i)
+				if !slices.Contains(g.VMs, i) { // a list may name a VM twice
+					g.VMs = append(g.VMs, i)
+				}
 			} else if h, ok := a.at[vm]; ok {
 				g.Others = append(g.Others, h)
 			}

@@ -41,7 +41,7 @@ func (c *planner) evict(v int) string {
 		to = c.leastCrowded(v)
 	}
 	if to < 0 {
-		return "no host has room for it, or rules keep it from those that have"
+		return c.bars(v)
 	}
 	c.move(v, to, ForEvacuation, 0)
 	return ""
@@ -52,7 +52,7 @@ func (c *planner) leastCrowded(v int) int {
 		best, least := -1, math.Inf(1)
 		for to := range c.hosts {
 			h, a := &c.hosts[to], &c.vms[v]
-			if c.barred[[2]int{v, to}] || !c.room(v, to) || h.now.CPUHertz+a.now(h) > h.capacity.CPUHertz {
+			if c.barred[[2]int{v, to}] != "" || !c.room(v, to) || h.now.CPUHertz+a.now(h) > h.capacity.CPUHertz {
 				continue
 			}
 			if l := h.unserved(a, 1) / h.capacity.CPUHertz; l < least {
@@ -95,7 +95,7 @@ func (c *planner) freeAsked() (left []Leftover) {
 		}
 		if _, v := c.freeOne(i); v >= 0 {
 			a := &c.vms[v]
-			left = append(left, Leftover{a.id, a.name, fmt.Sprintf("no host that runs VMs already takes it comfortably, so %s is not freed", h.host.Name)})
+			left = append(left, Leftover{a.id, a.name, fmt.Sprintf("no host that runs VMs already takes it comfortably, so %s is not freed; %s", h.host.Name, c.bars(v))})
 		}
 	}
 	return left

@@ -449,6 +449,9 @@ func (f *failure) adopt(to []int) bool {
 	return true
 }
 
+// nobody is the host of a restart that has none.
+const nobody = 1<<16 - 1
+
 // plan keeps what was found.
 func (f *failure) plan() plan {
 	n := 0
@@ -464,10 +467,14 @@ func (f *failure) plan() plan {
 	}
 	for i := range f.items {
 		h := f.to[i]
+		if h >= 0 {
+			p.left[h] = p.left[h].minus(f.items[i].need)
+		} else {
+			h = nobody
+		}
 		for _, v := range f.items[i].vms {
 			p.to[offset[f.q.VMs[v].Host]+f.q.pos[v]] = uint16(h)
 		}
-		p.left[h] = p.left[h].minus(f.items[i].need)
 	}
 	return p
 }

@@ -18,8 +18,10 @@ type scene struct {
 	at     map[inventory.ID]int // hosts by ID
 	steps  []step
 	past   Past
-	barred map[[2]int]bool // VM and host, by a rule
+	barred map[[2]int]string // VM and host, and the rule
 	known  map[int]*candidate
+
+	reserves map[inventory.ID]*keeper // by cluster, where one is asked for
 }
 
 // stage is a host and the sums over its VMs, those on their way to it included.
@@ -28,12 +30,14 @@ type stage struct {
 	cluster         inventory.ID
 	capacity        Use // without what is kept for the host itself
 	core            float64
-	watts           float64 // per hertz, at its peak; 0 if not known
+	power           []float64 // watts, from idle to busy; empty if not known
+	perHertz        float64   // watts at its peak; 0 if not known
 	level, variance float64
 	now             Use
 	flow            Flow
 	vms             []int
 	shut            bool // takes nothing
+	asked           bool // that it be emptied
 }
 
 // actor is a VM that runs on a host whose load is known.
@@ -43,6 +47,7 @@ type actor struct {
 	name  string
 	vcpus float64
 	host  int
+	first int    // host that it was on before this plan
 	fixed string // why it may not be moved, empty if it may
 	moved bool   // by this plan
 }
@@ -56,13 +61,16 @@ type step struct {
 
 func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
 	reserve := p.HostReserve
-	if !r.AsRated { // room is the plan's own question; of ratings it asks for rules
+	asked := p
+	p.Reserves = nil // the reserve is the plan's own question, asked of each state in turn
+	if !r.AsRated {  // and so is room; of ratings it asks for rules
 		p.Ceiling, p.HostReserve, p.roomless = math.MaxFloat64, HostReserve{}, true
 	}
 	c := &scene{
 		ledger: newLedger(s, d), policy: p, want: r, at: map[inventory.ID]int{},
-		past: r.Past.clone(r.Now), barred: map[[2]int]bool{}, known: map[int]*candidate{},
+		past: r.Past.clone(r.Now), barred: map[[2]int]string{}, known: map[int]*candidate{},
 	}
+	c.keepers(d, asked)
 	for h := range s.Hosts() {
 		if !r.Cluster.IsZero() && h.Cluster != r.Cluster {
 			continue
@@ -84,11 +92,12 @@ func stageOf(s *inventory.Snapshot, d Demand, r Rebalance, p Policy) *scene {
 func (c *scene) addHost(h inventory.HostView, capacity Use) {
 	b := c.of(h, c.policy.Incoming[h.ID])
 	st := stage{book: b, cluster: h.Cluster, core: h.CoreHertz(), capacity: capacity}
-	if watts := c.want.PeakWatts[h.ID]; amount(watts) && h.CPUHertz > 0 {
-		st.watts = watts / h.CPUHertz
+	if watts := c.want.Watts[h.ID]; len(watts) > 0 && !slices.ContainsFunc(watts, func(w float64) bool { return !amount(w) }) && h.CPUHertz > 0 {
+		st.power, st.perHertz = watts, watts[len(watts)-1]/h.CPUHertz
 	}
 	st.shut = b.stale != "" || !b.sized() || b.unknown != "" || h.Maintenance || h.Connection != inventory.Connected ||
 		h.Power != inventory.PowerOn || c.policy.Restricted[h.ID] != "" || slices.Contains(c.want.Evacuate, h.ID)
+	st.asked = slices.Contains(c.want.Evacuate, h.ID) || slices.Contains(c.want.Free, h.ID)
 	st.level, st.now = b.load.CPUHertz, b.load
 	at := len(c.hosts)
 	c.at[h.ID] = at
@@ -97,7 +106,7 @@ func (c *scene) addHost(h inventory.HostView, capacity Use) {
 		if !runs(vm.VM) || !ok {
 			continue
 		}
-		a := actor{estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, fixed: c.policy.Frozen[vm.ID]}
+		a := actor{estimate: est, id: vm.ID, name: vm.Name, vcpus: float64(vm.VCPUs), host: at, first: at, fixed: c.policy.Frozen[vm.ID]}
 		if dirty := c.want.DirtyRates[vm.ID]; a.fixed == "" && c.want.CopyRate > 0 && dirty >= c.want.CopyRate {
 			a.fixed = fmt.Sprintf("it writes %.0f MB/s to its memory, and %.0f MB/s can be copied", dirty/1e6, c.want.CopyRate/1e6)
 		}
@@ -154,6 +163,7 @@ func (c *scene) shift(v, to int) {
 // move is a shift that is part of the plan.
 func (c *scene) move(v, to int, code string, gain float64) {
 	from := c.vms[v].host
+	c.count(v, to)
 	c.shift(v, to)
 	c.note(v, from, to, code, gain)
 }
@@ -168,9 +178,9 @@ func (c *scene) note(v, from, to int, code string, gain float64) {
 // stays reports whether the VM is not to be moved, or not again.
 func (c *scene) stays(v int) bool { return c.vms[v].moved || c.vms[v].fixed != "" }
 
-// may asks the rules, once per VM and host: what is barred now stays so for this plan.
+// may asks the rules and the reserve, once per VM and host: what is barred now stays so for this plan.
 func (c *scene) may(v, to int) bool {
-	if c.barred[[2]int{v, to}] {
+	if c.barred[[2]int{v, to}] != "" {
 		return false
 	}
 	k, ok := c.known[v]
@@ -178,10 +188,22 @@ func (c *scene) may(v, to int) bool {
 		k, _ = c.candidate(VMSpec{ID: c.vms[v].id}, c.policy)
 		c.known[v] = k
 	}
-	rating := c.rateHost(k, c.hosts[to].book, c.policy)
-	_, barred := rating.Barred()
-	if barred {
-		c.barred[[2]int{v, to}] = true
+	why, barred := c.rateHost(k, c.hosts[to].book, c.policy).Barred()
+	if !barred {
+		why = c.keeps(v, to)
 	}
-	return !barred
+	if why != "" {
+		c.barred[[2]int{v, to}] = why
+	}
+	return why == ""
+}
+
+// bars are the first of what keeps the VM from a host that has room, in the hosts' order.
+func (c *scene) bars(v int) string {
+	for to := range c.hosts {
+		if why := c.barred[[2]int{v, to}]; why != "" {
+			return fmt.Sprintf("%s: %s", c.hosts[to].host.Name, why)
+		}
+	}
+	return "no host has room for it"
 }

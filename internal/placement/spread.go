@@ -99,7 +99,7 @@ func (c *planner) closest(from int) (spreadMove, bool) {
 		was, left := h.busy(nil, 0), h.busy(a, -1)
 		for to := range c.hosts {
 			t := &c.hosts[to]
-			if to == from || t.cluster != h.cluster || c.barred[[2]int{v, to}] || !c.fits(v, to, c.comfort) {
+			if to == from || t.cluster != h.cluster || c.barred[[2]int{v, to}] != "" || !c.fits(v, to, c.comfort) {
 				continue
 			}
 			had, has := t.busy(nil, 0), t.busy(a, 1)

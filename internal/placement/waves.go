@@ -3,26 +3,61 @@ package placement
 import "fmt"
 
 // waves orders the moves. In a wave all begin at once, and a VM counts on both hosts until the wave has ended; so a VM goes to a host
-// that another one leaves only in a later wave, and no move overtakes one before it to or from its target.
+// that another one leaves only in a later wave, and no move overtakes one before it to or from its target. A reserve is asked anew of
+// each move as it begins beside the others. Should that leave none that may begin, they go one by one, as they were planned.
 func (c *planner) waves() [][]Step {
-	var out [][]Step
+	out, ok := c.inWaves(len(c.steps))
+	if !ok {
+		out, _ = c.inWaves(1)
+	}
+	return out
+}
+
+// inWaves makes waves of at most so many moves; false if the reserve lets none of those that are left begin.
+func (c *planner) inWaves(most int) (out [][]Step, ok bool) {
+	for i := range c.vms {
+		c.vms[i].host = c.vms[i].first
+	}
+	for _, k := range c.reserves {
+		k.back(0)
+	}
 	for rest := c.steps; len(rest) > 0; {
 		var wave []Step
-		var later []step
+		var began, later []step
 		in, from, held := map[int]int{}, map[int]int{}, map[int]bool{}
 		for _, m := range rest {
-			if held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out {
+			if len(wave) == most || held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out || !c.begins(m) {
 				held[m.from], held[m.to] = true, true
 				later = append(later, m)
 				continue
 			}
 			in[m.to]++
 			from[m.from]++
+			began = append(began, m)
 			wave = append(wave, c.describe(m))
+		}
+		if len(wave) == 0 {
+			return nil, false
+		}
+		for _, m := range began {
+			c.ends(m)
 		}
 		out, rest = append(out, wave), later
 	}
-	return out
+	return out, true
+}
+
+// begins asks the reserve whether the move may begin now, and counts it on both hosts if so.
+func (c *planner) begins(m step) bool {
+	k, claim, need := c.moving(m.vm)
+	return k == nil || k.arrive(claim, need, k.host[c.hosts[m.from].host.ID], k.host[c.hosts[m.to].host.ID]) == ""
+}
+
+func (c *planner) ends(m step) {
+	if k, claim, need := c.moving(m.vm); k != nil {
+		k.land(claim, need, k.host[c.hosts[m.from].host.ID], k.host[c.hosts[m.to].host.ID])
+	}
+	c.vms[m.vm].host = m.to
 }
 
 func (c *planner) describe(m step) Step {
