@@ -290,6 +290,9 @@ func TestPrometheusIsDescribed(t *testing.T) {
 func TestRefusalsAreDescribed(t *testing.T) {
 	d := newDescription(t)
 	agent := hotAgent(t)
+	agent.actions = append(agent.actions, remediation.Action{
+		ID: "act-0", Kind: remediation.WebhookCall, VM: muc("host", "host-1"), VMName: "esx1.example", Webhook: "pager", State: remediation.Done, By: "automatic",
+	})
 	agent.reserves = []Reserve{
 		{Admission: threeHosts(agent, 1).Answer(nil), Source: "muc", Asked: "configuration", Platform: placement.Second{Rule: "none"}},
 		{Admission: threeHosts(agent, 2).Answer(nil), Source: "muc", Asked: "platform", Platform: placement.Second{Rule: "none"}, Differs: "it counts slots"},
@@ -312,6 +315,7 @@ func TestRefusalsAreDescribed(t *testing.T) {
 		{pattern("/api/v1/reports/{name}"), open, "/api/v1/reports/weather", 404},
 		{pattern("/api/v1/reserve"), open, "/api/v1/reserve?explain=true", 200},
 		{pattern("/api/v1/actions"), open, "/api/v1/actions?limit=1", 200},
+		{pattern("/api/v1/actions"), open, "/api/v1/actions", 200},
 		{Route{Method: "POST", Path: "/api/v1/tips/{id}/implement"}, open, "/api/v1/tips/d4e5f6/implement", 409},
 		{Route{Method: "POST", Path: "/api/v1/tips/{id}/implement"}, open, "/api/v1/tips/nobody/implement", 404},
 		{pattern("/api/v1/tips"), broken, "/api/v1/tips", 500},
