@@ -56,13 +56,19 @@ func TestSameOverPrometheus(t *testing.T) {
 		scope Scope
 		days  int
 	}{
-		{"vm-allocation", Scope{}, 3}, {"vm-utilization", Scope{}, 3}, {"vm-utilization", Scope{Host: "esx-h2"}, 1}, {"host-utilization", Scope{}, 3}, {"growth", Scope{}, days},
+		{"vm-allocation", Scope{}, 3}, {"vm-utilization", Scope{}, 3}, {"vm-utilization", Scope{Host: "esx-h2"}, 1}, {"host-utilization", Scope{}, 3}, {"growth", Scope{}, days}, {"candidates", Scope{}, 3},
 	} {
 		var texts [2]bytes.Buffer
 		for i, past := range []history.Querier{near, far} {
 			r := request(past, tc.days)
 			r.Scope = tc.scope
 			made := mustMake(t, tc.name, r)
+			if tc.name == "candidates" {
+				verdict, vcpus := cellOf(t, made.Tables[0], "db", "verdict"), cellOf(t, made.Tables[0], "db", "vcpus")
+				if disk := cellOf(t, made.Tables[0], "db", "disk_p95_bytes_per_second"); verdict != "candidate" || vcpus != 4.0 || disk != 1e4 {
+					t.Errorf("db is %v of %v vCPUs, its disks take %v a second", verdict, vcpus, disk)
+				}
+			}
 			if len(made.Tables[0].Rows) == 0 {
 				t.Errorf("%s of %s is empty", tc.name, tc.scope)
 			}
@@ -103,6 +109,16 @@ func live(t *testing.T, kept *tsdb.Store, days int) {
 				{Metric: inventory.HostCPUContention, Value: 0.01 + 0.01*math.Sin(float64(i))},
 			}})
 		}
+		machine := inventory.Machine{ID: id(inventory.KindMachine, "db"), Name: "db", Model: "Dell Inc. PowerEdge R640", OS: "Debian", CPUs: 8, MemoryBytes: 1 << 35}
+		d.Machines = append(d.Machines, machine)
+		d.Samples = append(d.Samples, inventory.SampleSet{ID: machine.ID, At: now.UnixMilli(), Values: []inventory.Value{
+			{Metric: inventory.MachineCPUUsageRatio, Value: 0.2 + 0.1*math.Sin(float64(i)/46)},
+			{Metric: inventory.MachineMemoryUsage, Value: float64(1<<34 + i)},
+			{Metric: inventory.MachineDiskRead, Value: 1e6 * float64(i)},
+			{Metric: inventory.MachineDiskWrite, Value: 2e6 * float64(i)},
+			{Metric: inventory.MachineNetworkReceive, Value: 3e6 * float64(i)},
+			{Metric: inventory.MachineNetworkTransmit, Value: 4e6 * float64(i)},
+		}})
 		for n, ref := range []string{"v1", "v2", "v3"} {
 			vm := inventory.VM{
 				ID: id(inventory.KindVM, ref), Name: "vm " + ref, Host: d.Hosts[n%2].ID, Connection: inventory.Connected, Power: inventory.PowerOn, VCPUs: 4, MemoryBytes: 1 << 34,
