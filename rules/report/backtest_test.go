@@ -11,7 +11,7 @@ import (
 // itself.
 func TestForecastsHold(t *testing.T) {
 	for _, seed := range []uint64{31_337, 20_261_124} {
-		scores, err := Generated(t.Context(), seed, 60, nil)
+		scores, err := Generated(t.Context(), seed, 40, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
