@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/sim/hyperv"
 	"github.com/protip/protip/internal/sim/load"
+	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 )
@@ -79,6 +81,44 @@ func TestHyperVMovesLive(t *testing.T) {
 		t.Errorf("the VM: %+v, %v", is, c.MoveCalls())
 	}
 	a.awaitTip("HostHot", act.From, rules.Resolved)
+}
+
+// TestHyperVEvacuates: a person has a node of a failover cluster emptied, wave by wave.
+func TestHyperVEvacuates(t *testing.T) {
+	t.Parallel()
+	r, c, _ := hotCluster(t, nil)
+	a := r.start()
+	await(t, deadline, func() string {
+		plan, err := a.HostPlan(t.Context(), web.Evacuate, "hv-01")
+		if err != nil {
+			return err.Error()
+		}
+		moves := 0
+		for _, wave := range plan.Waves {
+			moves += len(wave)
+		}
+		if moves != 7 || len(plan.Left) != 0 {
+			return fmt.Sprintf("%d moves, %s", moves, plan.Why)
+		}
+		return ""
+	})
+	if _, err := a.ImplementHost(t.Context(), web.Evacuate, "hv-01", web.Agreement{}, "a new fan"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, deadline, func() string {
+		for _, act := range a.actions() {
+			if act.State != remediation.Done {
+				return fmt.Sprintf("%s is %s: %s", act.VMName, act.State, act.Error)
+			}
+		}
+		return ""
+	})
+	waves(t, a.actions())
+	for _, vm := range c.VMs() {
+		if is := c.Truth(vm); is.Node == "hv-01" || !is.Running || c.MoveCalls()[vm] > 1 {
+			t.Errorf("%s: %+v, %v", vm, is, c.MoveCalls())
+		}
+	}
 }
 
 // TestHyperVQuickIsAPersons: what cannot be moved live is never taken down by itself, and by a person only who agrees to it.
