@@ -59,3 +59,4 @@ pictures: tools
 tools:
 	@test/tools/get.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"
 	@test/tools/get-kvm.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"
+	@test/tools/get-browser.sh || test -z "$(PROTIP_REQUIRE_TOOLS)"

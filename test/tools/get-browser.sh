@@ -10,7 +10,8 @@ browser=$tools/browser
 packages="chromium-headless-shell chromium-common fonts-inter fonts-dejavu-core"
 
 whole() {
-	cmp -s test/browser/package-lock.json "$browser/package-lock.json" && "$browser/chromium" --version >/dev/null 2>&1
+	cmp -s test/browser/package-lock.json "$browser/package-lock.json" &&
+		"$browser/chromium" --headless --no-sandbox --disable-gpu --dump-dom data:text/html,whole 2>/dev/null | grep -q whole
 }
 whole && exit 0
 

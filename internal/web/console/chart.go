@@ -238,7 +238,11 @@ func (c chart) letters(b *strings.Builder, high float64, share func(int64) float
 	}
 	for _, m := range c.Marks {
 		at := share(m.At.UnixMilli())
-		if at < 0 || at > 1 || m.Text == "" {
+		crowded := slices.ContainsFunc(c.Marks, func(o mark) bool {
+			d := share(o.At.UnixMilli()) - at
+			return o.Text != "" && d > 0 && d < 0.1
+		})
+		if at < 0 || at > 1 || m.Text == "" || crowded {
 			continue
 		}
 		anchor, dx := "start", 4
@@ -254,7 +258,7 @@ func (c chart) letters(b *strings.Builder, high float64, share func(int64) float
 func axis(v, high float64, unit string) string {
 	if unit == "ratio" {
 		digits := 0
-		if high < 0.05 {
+		if quarter := 100 * high / rungs; math.Abs(quarter-math.Round(quarter)) > 1e-9 {
 			digits = 1
 		}
 		return trimmed(100*v, digits) + " %"

@@ -405,6 +405,7 @@ type hostPage struct {
 	Tips                      []tipRow
 	Recent                    []remediation.Action
 	List                      string
+	Span                      string    // that the charts are of
 	Stale                     time.Time // since when there are no numbers; zero if there are
 }
 
@@ -447,7 +448,8 @@ func (c *Console) host(r *http.Request, f *frame) (any, error) {
 
 // hostCharts draw the last day. A number that is no longer true is shown as it was last.
 func (c *Console) hostCharts(ctx context.Context, f *frame, p *hostPage) {
-	r := day(f.Now)
+	r, name := c.dayOf(ctx, f.Now, p.ID, inventory.HostCPUUsageRatio)
+	p.Span = name
 	add := func(name, title string, top float64, lines ...plotted) chart {
 		ch := c.over(ctx, r, p.ID, name, title, top, lines...)
 		if !ch.Empty() {

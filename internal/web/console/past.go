@@ -28,6 +28,18 @@ var idLabels = map[inventory.Kind]string{
 // day is the range of a page's charts.
 func day(now time.Time) history.Range { return ending(now, 24*time.Hour, 240) }
 
+// dayOf is the last day of an object, or what is known of it where that is much less: a young history is not drawn as a dash at the edge.
+func (c *Console) dayOf(ctx context.Context, now time.Time, id inventory.ID, m inventory.Metric) (r history.Range, name string) {
+	r = day(now)
+	if points := c.points(ctx, m, id, r); len(points) > 0 {
+		if known := now.Sub(time.UnixMilli(points[0].T)); known < 12*time.Hour {
+			r = ending(now, max(known, 20*time.Minute), 240)
+			return r, span(r.End.Sub(r.Start))
+		}
+	}
+	return r, "day"
+}
+
 // ending is a range of so many steps, each a multiple of ten seconds.
 func ending(end time.Time, length time.Duration, steps int) history.Range {
 	step := max((length / time.Duration(steps)).Truncate(10*time.Second), 20*time.Second)

@@ -276,6 +276,7 @@ type vmPage struct {
 	CoStop        number
 	Balloon, Swap number
 	Charts        []chart
+	Span          string // that the charts are of
 	Services      []serviceRow
 	Neighbours    []vmRow
 	Others        int // VMs on the host besides
@@ -312,7 +313,8 @@ func (c *Console) vm(r *http.Request, f *frame) (any, error) {
 	p.Source, _ = f.snap.Source(id.Source)
 	p.Uptime, p.Disk, p.CoStop = sampled(vm.Samples, inventory.VMUptime), sampled(vm.Samples, inventory.VMDiskLatency), sampled(vm.Samples, inventory.VMCPUCoStop)
 	p.Balloon, p.Swap = sampled(vm.Samples, inventory.VMMemoryBalloon), sampled(vm.Samples, inventory.VMMemorySwapped)
-	day := day(f.Now)
+	day, name := c.dayOf(ctx, f.Now, id, inventory.VMCPUUsage)
+	p.Span = name
 	for _, ch := range []chart{
 		c.over(ctx, day, id, "cpu", "CPU used", 0, plotted{"used", inventory.VMCPUUsage}),
 		c.over(ctx, day, id, "contention", "Time it waits for CPU", 0.05, plotted{"ready", inventory.VMCPUContention}, plotted{"co-stop", inventory.VMCPUCoStop}),
