@@ -17,9 +17,9 @@ const (
 	comfortPerAge = 1.0
 	// comfortFree is added where a host is freed: nothing is urgent then, and what is freed shall stay so.
 	comfortFree = 0.4
-	// comfortCore is how many a VM keeps to what its vCPUs can have on slower cores, where it goes there only to save power: demand
-	// that were normal would never pass that.
-	comfortCore = 5
+	// comfortCore is how many a VM keeps to what its vCPUs can have on slower cores, where it goes there only to save power: calm
+	// VMs burst by five and more.
+	comfortCore = 8
 	// freeBelow is how full, at most, a host may be to be freed, as a share of the VMs that such a host holds. Fuller ones cost
 	// more moves than the saving lasts. It counts where CPU is scarce: memory that is free stays free.
 	freeBelow = 0.7
