@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,9 +198,8 @@ func TestManyPagesStayOpen(t *testing.T) {
 	}
 	connected.Wait()
 	// What a browser does at news: it fetches its page. Some at a time: this machine is client and server.
-	var pages int
+	var pages atomic.Int64
 	var fetching sync.WaitGroup
-	var mu sync.Mutex
 	for range 4 {
 		fetching.Go(func() {
 			for {
@@ -219,9 +219,7 @@ func TestManyPagesStayOpen(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, answer.Body)
 				answer.Body.Close()
-				mu.Lock()
-				pages++
-				mu.Unlock()
+				pages.Add(1)
 			}
 		})
 	}
@@ -241,14 +239,14 @@ func TestManyPagesStayOpen(t *testing.T) {
 		publish()
 	}
 	heapAfter, routinesAfter := heap(), runtime.NumGoroutine()
-	t.Logf("%d browsers, %s: %d pages, goroutines %d -> %d, heap %d -> %d KiB", browsers, length, pages, routinesBefore, routinesAfter, heapBefore>>10, heapAfter>>10)
+	t.Logf("%d browsers, %s: %d pages, goroutines %d -> %d, heap %d -> %d KiB", browsers, length, pages.Load(), routinesBefore, routinesAfter, heapBefore>>10, heapAfter>>10)
 	if routinesAfter > routinesBefore+20 {
 		t.Errorf("goroutines grew from %d to %d", routinesBefore, routinesAfter)
 	}
 	if heapAfter > heapBefore+8<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", heapBefore, heapAfter)
 	}
-	if pages == 0 {
+	if pages.Load() == 0 {
 		t.Error("no page was fetched")
 	}
 	stop()
