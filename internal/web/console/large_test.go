@@ -63,7 +63,7 @@ func large(t testing.TB) *stage {
 					inventory.Value{Metric: inventory.HostCPUContention, Value: cpu / 10}, inventory.Value{Metric: inventory.HostCPUContentionMax, Value: cpu / 5})
 				for _, m := range []inventory.Metric{inventory.HostCPUUsageRatio, inventory.HostCPUContention, inventory.HostMemoryUsageRatio} {
 					series := history.Series{Labels: history.Labels{{Name: "__name__", Value: m.String()}, {Name: "host_id", Value: host.Ref}, {Name: "source", Value: src.Name}}}
-					for at := now.Add(-24 * time.Hour); !at.After(now); at = at.Add(time.Minute) {
+					for at := now.Add(-24 * time.Hour); !at.After(now); at = at.Add(5 * time.Minute) {
 						series.Points = append(series.Points, history.Point{T: at.UnixMilli(), V: cpu * (0.8 + 0.2*math.Sin(float64(at.Unix())/7000))})
 					}
 					past = append(past, series)
