@@ -73,7 +73,8 @@ func TestDemoTellsTheStory(t *testing.T) {
 		} else if strings.HasPrefix(line, strings.Repeat(" ", 17)) {
 			line = event + line
 		}
-		if line = strings.TrimSpace(line); len(line) > 20 && told[line] {
+		silence := strings.HasPrefix(event, "UNKNOWN") || strings.HasPrefix(event, "KNOWN") // on a busy machine there may be several
+		if line = strings.TrimSpace(line); len(line) > 20 && told[line] && !silence {
 			t.Errorf("twice: %s", line)
 		}
 		told[line] = true

@@ -116,6 +116,8 @@ func (n *narrator) tip(c rules.Change) {
 		n.line("OVER", "%s on %s came to nothing", t.Rule, t.Name)
 	case t.State == rules.Pending:
 		n.line("WATCH", "%s holds for %s%s", t.Rule, t.Name, n.patience(t.Rule))
+	case t.State == rules.Active && c.From == rules.Unknown:
+		n.line("KNOWN", "%s on %s: there are numbers again", t.Rule, t.Name)
 	case t.State == rules.Active && c.From != rules.InProgress:
 		n.line("TIP", "%s", t.Summary)
 		n.more("rule    %s of pack %s, %s", t.Rule, t.Pack, t.Severity)
