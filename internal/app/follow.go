@@ -31,8 +31,15 @@ type following struct {
 	mu      sync.Mutex
 	of      map[string]*trail // by source
 	running sync.WaitGroup
+	asked   answer // the last one
 
 	since *prometheus.GaugeVec
+}
+
+// answer is the demand of one look at the fleet. One page, or one evaluation, asks for it many times. Nobody changes it.
+type answer struct {
+	of     *inventory.Snapshot // nil: something was learnt since
+	demand placement.Demand
 }
 
 // trail is one source's.
@@ -67,6 +74,7 @@ func (a *App) follow(ctx context.Context, snap *inventory.Snapshot, now time.Tim
 	f := a.following
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked = answer{}
 	for source, d := range bySource(placement.Observed(snap)) {
 		t := f.of[source]
 		if t == nil {
@@ -116,6 +124,7 @@ func (a *App) recallDemand(ctx context.Context, source string, sizes map[invento
 	f := a.following
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked = answer{}
 	t := f.of[source]
 	t.seen, t.since, t.stepped = past, since, time.Time{} // the next look joins what it sees to it
 }
@@ -173,16 +182,24 @@ func pointsOf(ctx context.Context, past history.Querier, metric, source string, 
 	return out, nil
 }
 
-// demand is what every VM is expected to need: what it needs now, and what was followed of it.
+// demand is what every VM is expected to need: what it needs now, and what was followed of it. It is shared, and not to be changed.
 func (a *App) demand(snap *inventory.Snapshot) placement.Demand {
-	now, sizes := seconds(a.clock.Now()), placement.Sizes(snap)
+	f := a.following
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked.of != snap {
+		f.asked = answer{snap, f.demand(snap, seconds(a.clock.Now()))}
+	}
+	return f.asked.demand
+}
+
+func (f *following) demand(snap *inventory.Snapshot, now float64) placement.Demand {
+	sizes := placement.Sizes(snap)
 	out := placement.Observed(snap)
 	out.Usual = make(map[inventory.ID]placement.Usual, len(out.VMs))
-	a.following.mu.Lock()
-	defer a.following.mu.Unlock()
 	for source, d := range bySource(out) {
 		var seen placement.Followed
-		if t := a.following.of[source]; t != nil {
+		if t := f.of[source]; t != nil {
 			seen = t.seen
 		}
 		_, d = seen.Next(d, sizes, now)
