@@ -26,7 +26,6 @@ func all() bool { return os.Getenv("PROTIP_E2E") != "" }
 
 // TestDemoTellsTheStory runs the demo as a person does who has something else on its port.
 func TestDemoTellsTheStory(t *testing.T) {
-	t.Parallel()
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +82,6 @@ func TestDemoTellsTheStory(t *testing.T) {
 
 // TestDemoMovesHyperV: the Hyper-V cluster's VMs migrate live for a tip; where none can, a quick migration is offered and not made.
 func TestDemoMovesHyperV(t *testing.T) {
-	t.Parallel()
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	recovered := regexp.MustCompile(`(?m)^\d\d:\d\d  OUTCOME   recovered: hv-0\d `)

@@ -36,7 +36,6 @@ const (
 // no rule, and no past of it is charged to its new host.
 func TestSameOverScrapes(t *testing.T) {
 	prom.Tool(t, "prometheus")
-	t.Parallel()
 	r := newRig(t, 1)
 	w := newScrapedWorld(t, r)
 	r.config["evaluation_interval"] = scrapedCycle.String()
