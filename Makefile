@@ -43,6 +43,7 @@ bench:
 ## e2e: the tests that start real programs, and the demo with ten seeds and every trace; these wait more than they compute
 e2e: tools
 	PROTIP_E2E=1 $(GO) run ./test/tools/gotest -count=1 -parallel 8 -timeout 30m ./cmd/... ./test/...
+	PROTIP_E2E=1 $(GO) run ./test/tools/gotest -count=1 -run TestSameOverScrapes ./internal/app
 
 ## e2e-kvm: the agent on two libvirt hosts with real QEMU guests: a hot host, a slow service, each moved to where it is well; needs root
 e2e-kvm: tools
