@@ -51,9 +51,11 @@ cat >"$browser.new/fonts.conf" <<CONF
 <alias binding="strong"><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
 </fontconfig>
 CONF
+# libpulse finds a part of itself by an absolute path, which is not there where nothing is installed.
+libraries=$browser/root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
 cat >"$browser.new/chromium" <<RUN
 #!/bin/sh
-export LD_LIBRARY_PATH="$browser/root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)" FONTCONFIG_FILE="$browser/fonts.conf"
+export LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio" FONTCONFIG_FILE="$browser/fonts.conf"
 exec "$browser/root/usr/lib/chromium/chromium-headless-shell" "\$@"
 RUN
 chmod +x "$browser.new/chromium"
