@@ -103,7 +103,10 @@ func (l *ledger) tagged(spec VMSpec, categories []string) map[inventory.ID]strin
 // rateTags looks for VMs of the same tag on the host. Tags are wishes: they cost stars and bar nothing.
 func (c *candidate) rateTags(b *book, l *ledger, against func(code, text string, bars bool)) {
 	here := func(of map[inventory.ID]string) (vm inventory.ID, found bool) {
-		for id := range b.vms {
+		if len(of) == 0 {
+			return vm, false
+		}
+		for id := range l.vms(b) {
 			if _, ok := of[id]; ok && (!found || id.Ref < vm.Ref) {
 				vm, found = id, true
 			}
@@ -133,12 +136,13 @@ func (l *ledger) rateReserve(c *candidate, b *book, p Policy, against func(code,
 		against(CodeReserve, fmt.Sprintf("cluster %s does not hold its reserve of %s as it is: %s", a.Name, reserveOf(a.Reserve), a.Why), !inside)
 		return
 	}
-	host := slices.IndexFunc(a.q.Hosts, func(s Survivor) bool { return s.ID == b.host.ID })
-	if host < 0 {
+	t := l.trialOf(c, a, p)
+	host, ok := t.hosts[b.host.ID]
+	if !ok {
 		against(CodeReserve, fmt.Sprintf("the reserve of cluster %s was last looked at without this host", a.Name), true)
 		return
 	}
-	if why := l.trialOf(c, a, p).on(host); why != "" {
+	if why := t.on(host); why != "" {
 		against(CodeReserve, fmt.Sprintf("cluster %s would not hold its reserve of %s: %s", a.Name, reserveOf(a.Reserve), why), true)
 	}
 }
@@ -152,12 +156,8 @@ func (l *ledger) trialOf(c *candidate, a *Admission, p Policy) *trial {
 		need = Size{maxAmount, maxAmount}
 	}
 	claim := Claim{ID: c.ID, Name: c.Name, Need: need}
-	from := -1
-	if !c.current.IsZero() {
-		from = slices.IndexFunc(a.q.Hosts, func(s Survivor) bool { return s.ID == c.current })
-	}
 	cluster, ok := l.snap.Cluster(a.Cluster)
-	t := a.try(claim, from, c.HighlyAvailable || p.ReserveAll || !ok || !cluster.HA.Enabled)
+	t := a.try(claim, c.current, c.HighlyAvailable || p.ReserveAll || !ok || !cluster.HA.Enabled)
 	for _, r := range c.rules { // of a VM that is not restarted: those that are must not land beside it
 		if t.vm >= 0 || !r.Mandatory {
 			continue

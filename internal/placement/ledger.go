@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/protip/protip/internal/inventory"
 )
@@ -25,7 +26,7 @@ type book struct {
 	load Use
 	// rise is the CPU, in hertz, that the VMs are expected to need beyond the load, and variance that of their CPU demand.
 	rise, variance float64
-	vms            map[inventory.ID]bool // running here, or about to
+	coming, gone   map[inventory.ID]bool // VMs that count without running here, and that run here without counting
 	unknown        string                // a VM without known demand
 	stale          string                // why the load is not known
 }
@@ -38,7 +39,7 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 	if b, ok := l.books[host.ID]; ok {
 		return b
 	}
-	b := &book{host: host, vms: map[inventory.ID]bool{}, stale: staleness(l.snap, host)}
+	b := &book{host: host, stale: staleness(l.snap, host)}
 	l.books[host.ID] = b
 	b.load.CPUHertz, _ = host.Samples.Value(inventory.HostCPUUsage)
 	b.load.MemoryBytes, _ = host.Samples.Value(inventory.HostMemoryUsage)
@@ -47,7 +48,6 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 		if !runs(vm.VM) {
 			continue
 		}
-		b.vms[vm.ID] = true
 		est, ok := l.demand.of(vm.ID)
 		if !ok {
 			b.unknown = vm.Name
@@ -68,12 +68,41 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 	return b
 }
 
+// counts reports whether a VM is in the host's load: it runs there, or is on its way.
+func (l *ledger) counts(b *book, vm inventory.ID) bool {
+	if b.coming[vm] || b.gone[vm] {
+		return b.coming[vm]
+	}
+	v, ok := l.snap.VM(vm)
+	return ok && v.Host == b.host.ID && runs(v.VM)
+}
+
+// vms are all that count on a host.
+func (l *ledger) vms(b *book) iter.Seq[inventory.ID] {
+	return func(yield func(inventory.ID) bool) {
+		for _, vm := range l.snap.VMsOn(b.host.ID) {
+			if runs(vm.VM) && !b.gone[vm.ID] && !yield(vm.ID) {
+				return
+			}
+		}
+		for vm := range b.coming {
+			if !yield(vm) {
+				return
+			}
+		}
+	}
+}
+
 // arrive counts a VM on a host, once.
 func (l *ledger) arrive(b *book, vm inventory.ID) {
-	if b.vms[vm] {
+	if l.counts(b, vm) {
 		return
 	}
-	b.vms[vm] = true
+	if b.gone[vm] {
+		delete(b.gone, vm)
+	} else {
+		b.coming = with(b.coming, vm)
+	}
 	est, ok := l.demand.of(vm)
 	if !ok {
 		b.unknown = l.name(vm)
@@ -86,12 +115,27 @@ func (l *ledger) arrive(b *book, vm inventory.ID) {
 
 // leave takes a VM off a host.
 func (l *ledger) leave(b *book, vm inventory.ID) {
-	if est, ok := l.demand.of(vm); ok && b.vms[vm] {
-		delete(b.vms, vm)
-		b.load = b.load.minus(est.Now)
-		b.rise = max(0, b.rise-est.rise())
-		b.variance = max(0, b.variance-est.shown())
+	est, ok := l.demand.of(vm)
+	if !ok || !l.counts(b, vm) {
+		return
 	}
+	if b.coming[vm] {
+		delete(b.coming, vm)
+	} else {
+		b.gone = with(b.gone, vm)
+	}
+	b.load = b.load.minus(est.Now)
+	b.rise = max(0, b.rise-est.rise())
+	b.variance = max(0, b.variance-est.shown())
+}
+
+// with is the set with one more VM; nearly all sets stay empty.
+func with(set map[inventory.ID]bool, vm inventory.ID) map[inventory.ID]bool {
+	if set == nil {
+		set = map[inventory.ID]bool{}
+	}
+	set[vm] = true
+	return set
 }
 
 func (l *ledger) use(vm inventory.ID) (Use, bool) {

@@ -171,7 +171,7 @@ func (l *ledger) rateHost(c *candidate, b *book, p Policy) Rating {
 	if b.host.Connection != inventory.Connected || b.host.Power != inventory.PowerOn {
 		against(CodeDisconnected, fmt.Sprintf("%s, power %s", b.host.Connection, b.host.Power), true)
 	}
-	if why := p.Restricted[b.host.ID]; why != "" && c.current != b.host.ID && !b.vms[c.ID] {
+	if why := p.Restricted[b.host.ID]; why != "" && c.current != b.host.ID && !l.counts(b, c.ID) {
 		against(CodeRestricted, "restricted, and takes nothing new: "+why, true)
 	}
 	if b.unknown != "" && b.stale == "" {
@@ -215,7 +215,7 @@ func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 	switch {
 	case c.current == b.host.ID:
 		with, variance = without, b.variance
-	case b.vms[c.ID]: // on its way here, so counted already
+	case l.counts(b, c.ID): // on its way here, so counted already
 		without, with, variance = without.minus(need), without, b.variance
 	}
 	r.Before, r.After = b.ratio(without), b.ratio(with)
@@ -249,7 +249,7 @@ func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 
 // flow is what the host's other VMs move, as far as that is known.
 func (l *ledger) flow(b *book, but inventory.ID) (sum Flow) {
-	for vm := range b.vms {
+	for vm := range l.vms(b) {
 		if vm != but {
 			f := l.demand.Flows[vm]
 			sum.DiskBytesPerSecond += f.DiskBytesPerSecond
@@ -301,11 +301,11 @@ func (l *ledger) rateRules(c *candidate, b *book, against func(code, text string
 func (l *ledger) breaks(rule inventory.Rule, other inventory.ID, b *book) string {
 	switch rule.Kind {
 	case inventory.AntiAffinity:
-		if b.vms[other] {
+		if l.counts(b, other) {
 			return fmt.Sprintf("rule %q keeps it apart from %s, which is here", rule.Name, l.name(other))
 		}
 	case inventory.Affinity:
-		if vm, ok := l.snap.VM(other); ok && runs(vm.VM) && !b.vms[other] {
+		if vm, ok := l.snap.VM(other); ok && runs(vm.VM) && !l.counts(b, other) {
 			return fmt.Sprintf("rule %q keeps it together with %s, which is elsewhere", rule.Name, vm.Name)
 		}
 	}

@@ -166,18 +166,18 @@ func TestReserveAfterAChange(t *testing.T) {
 		if a.Answer != Admitted || q.Hosts[to].Shut != "" {
 			return
 		}
-		if a.try(Claim{ID: q.VMs[vm].ID}, -1, true).on(to) == "" && to != q.VMs[vm].Host && runsOn(q, vm, to) {
+		if a.try(Claim{ID: q.VMs[vm].ID}, inventory.ID{}, true).on(to) == "" && to != q.VMs[vm].Host && runsOn(q, vm, to) {
 			yes++
 			if _, ok := survives(moved); !ok {
 				t.Fatalf("trial: v%d may go to h%d, and the reserve is lost", vm, to)
 			}
 		}
-		if a.try(one, -1, true).on(to) == "" {
+		if a.try(one, inventory.ID{}, true).on(to) == "" {
 			if _, ok := survives(more); !ok {
 				t.Fatalf("trial: one more VM on h%d, and the reserve is lost", to)
 			}
 		}
-		if a.try(one, -1, false).on(to) == "" {
+		if a.try(one, inventory.ID{}, false).on(to) == "" {
 			if _, ok := survives(q.Plus(one, false)); !ok {
 				t.Fatalf("trial: one more VM that is not restarted on h%d, and the reserve is lost", to)
 			}

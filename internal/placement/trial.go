@@ -3,6 +3,8 @@ package placement
 import (
 	"fmt"
 	"slices"
+
+	"github.com/protip/protip/internal/inventory"
 )
 
 // Plus is the question with one more VM, on the claim's host. A VM that is not restarted only takes room there.
@@ -31,6 +33,7 @@ func (q Question) Moved(vm, to int) Question {
 // plans leave free and, where that is too little, moves one restart of a plan away; it searches no further.
 type trial struct {
 	*Admission
+	hosts     map[inventory.ID]int // of the question
 	claim     Claim
 	vm        int // claim of the question, -1 for none
 	from      int // host that it leaves, -1 for none
@@ -41,8 +44,14 @@ type trial struct {
 }
 
 // try prepares the trial of a VM: one that the question knows, or a new one.
-func (a *Admission) try(c Claim, from int, restarted bool) *trial {
-	t := &trial{Admission: a, claim: c, vm: -1, from: from, restarted: restarted}
+func (a *Admission) try(c Claim, from inventory.ID, restarted bool) *trial {
+	t := &trial{Admission: a, hosts: make(map[inventory.ID]int, len(a.q.Hosts)), claim: c, vm: -1, from: -1, restarted: restarted}
+	for h := range a.q.Hosts {
+		t.hosts[a.q.Hosts[h].ID] = h
+	}
+	if h, ok := t.hosts[from]; ok && !from.IsZero() {
+		t.from = h
+	}
 	if !c.ID.IsZero() {
 		t.vm = slices.IndexFunc(a.q.VMs, func(v Claim) bool { return v.ID == c.ID })
 	}
