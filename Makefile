@@ -51,7 +51,7 @@ e2e-kvm: tools
 
 ## e2e-kvm-faults: the same hosts, and migrations broken in every way that an operator meets; some minutes
 e2e-kvm-faults: tools
-	PROTIP_E2E=1 $(GO) test -v -count=1 -timeout 20m -run 'TestMigrate|TestMigrationFails|TestAgentKilled|TestLab' ./test/kvm
+	PROTIP_E2E=1 $(GO) test -v -count=1 -timeout 20m -run 'TestMigrate|TestMigrationFails|TestAgentCancels|TestLab' ./test/kvm
 
 ## pictures: docs/img/protip-*.png, the dashboards over a real Prometheus that watches the demo; needs chromium
 pictures: tools

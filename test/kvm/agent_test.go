@@ -361,34 +361,54 @@ func TestServiceMovesItsVM(t *testing.T) {
 	g.HoldUnharmed(t)
 }
 
-// TestAgentKilled kills the agent while a migration runs, and starts it again: it finds the migration, waits for its end and sends nothing.
-func TestAgentKilled(t *testing.T) {
+// TestAgentCancelsAndIsKilled: a person stops the migration that the agent sent, and its VM goes on where it is. They have it done after
+// all, and the agent is killed while that migration runs. Started again it finds the migration, waits for its end and sends nothing.
+func TestAgentCancelsAndIsKilled(t *testing.T) {
 	l := Start(t)
 	g1, g2 := l.Boot(t, l.A, "g1"), l.Boot(t, l.A, "g2")
+	of := func(act remediation.Action) *Guest {
+		if act.VM.Ref == g2.UUID {
+			return g2
+		}
+		return g1
+	}
 	dir := l.configure(t, ", bandwidth: 4", "")
 	first := run(t, dir)
 	for _, g := range []*Guest{g1, g2} {
 		g.Burn(t, burn)
 	}
-	first.awaitAction("under way", func(act remediation.Action) bool { return act.State == remediation.Started })
+	unwanted := first.awaitAction("under way", func(act remediation.Action) bool { return act.State == remediation.Started })
+	if _, err := first.Cancel(t.Context(), unwanted.ID, "the wrong guest"); err != nil {
+		t.Fatal(err)
+	}
+	unwanted = first.awaitAction("rolled back", func(act remediation.Action) bool { return act.ID == unwanted.ID && act.State.Final() })
+	if unwanted.State != remediation.RolledBack || !strings.Contains(unwanted.Error, "cancelled it: ") || unwanted.CancelError != "" {
+		t.Errorf("cancelled, the action is %+v", unwanted)
+	}
+	t.Logf("%s: %s: %s", unwanted.VMName, unwanted.State, unwanted.Error)
+	of(unwanted).HoldOnly(t, l.A)
+
+	before := map[*Guest]int{g1: l.B.arrivals(t, g1), g2: l.B.arrivals(t, g2)}
+	tip := first.awaitTip("HostCPUOverload", rules.Active)
+	if _, err := first.Implement(t.Context(), tip.ID, "it was the right one"); err != nil {
+		t.Fatal(err)
+	}
+	first.awaitAction("under way again", func(act remediation.Action) bool { return act.State == remediation.Started })
 	first.end(syscall.SIGKILL)
 
 	second := run(t, dir)
 	act := second.awaitAction("done", func(act remediation.Action) bool { return act.State == remediation.Done })
-	moved := g1
-	if act.VM.Ref == g2.UUID {
-		moved = g2
-	}
+	moved := of(act)
 	t.Logf("%s: %s, task %s, pause %s", act.VMName, act.State, act.TaskRef, moved.Pause(act.StartingAt).Round(time.Millisecond))
 	moved.HoldOnly(t, l.B)
 	moved.HoldUnharmed(t)
-	if n := l.B.arrivals(t, moved); n != 1 {
+	if n := l.B.arrivals(t, moved) - before[moved]; n != 1 {
 		t.Errorf("%d migrations of %s came to %s, want 1", n, moved.Name, l.B.Name)
 	}
 	actions, err := second.Actions(t.Context(), "")
 	sent := 0
 	for _, other := range actions {
-		if other.VM == act.VM && other.Sent() {
+		if other.VM == act.VM && other.Sent() && other.ID != unwanted.ID {
 			sent++
 		}
 	}
@@ -401,7 +421,7 @@ func TestAgentKilled(t *testing.T) {
 func (h *Host) arrivals(t *testing.T, g *Guest) int {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(h.lab.dir, h.short, "log", "qemu", g.Name+".log"))
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	return strings.Count(string(log), "-incoming defer")
