@@ -18,11 +18,11 @@ import (
 
 // placeFlags are a VM to be placed: one that exists, or one that is only described.
 type placeFlags struct {
-	vm, cluster *string
-	vcpus       *int
-	cpu, memory *float64
-	ha, explain *bool
-	tags        *[]string
+	vm, cluster                *string
+	vcpus                      *int
+	cpu, memory, disk, network *float64
+	ha, explain                *bool
+	tags                       *[]string
 }
 
 func addPlaceFlags(cmd *kingpin.CmdClause) placeFlags {
@@ -31,6 +31,8 @@ func addPlaceFlags(cmd *kingpin.CmdClause) placeFlags {
 		vcpus:   cmd.Flag("vcpus", "Of a VM that does not exist yet: its virtual processors.").Int(),
 		cpu:     cmd.Flag("cpu-hertz", "What it is expected to use of CPU, as 2e9.").Default("-1").Float64(),
 		memory:  cmd.Flag("memory", "What it is expected to use of memory, in bytes, as 8e9.").Default("-1").Float64(),
+		disk:    cmd.Flag("disk", "What it is expected to read and write, in bytes per second.").Default("-1").Float64(),
+		network: cmd.Flag("network", "What it is expected to receive and send, in bytes per second.").Default("-1").Float64(),
 		ha:      cmd.Flag("ha", "It must be restarted when its host fails.").Bool(),
 		tags:    cmd.Flag("tag", "A tag it will have, as category/name; repeatable.").Strings(),
 		cluster: cmd.Flag("cluster", "Only the hosts of this cluster, by name or as source/name; else all hosts there are.").String(),
@@ -39,7 +41,7 @@ func addPlaceFlags(cmd *kingpin.CmdClause) placeFlags {
 }
 
 func (f placeFlags) ask(ctx context.Context, agent *client.Client) (web.Placement, error) {
-	described := *f.vcpus != 0 || *f.cpu >= 0 || *f.memory >= 0 || *f.ha || len(*f.tags) > 0 || *f.cluster != ""
+	described := *f.vcpus != 0 || *f.cpu >= 0 || *f.memory >= 0 || *f.disk >= 0 || *f.network >= 0 || *f.ha || len(*f.tags) > 0 || *f.cluster != ""
 	switch {
 	case *f.vm != "" && described:
 		return web.Placement{}, usageError{errors.New("--vm names a VM that exists; the other flags describe one that does not")}
@@ -50,6 +52,11 @@ func (f placeFlags) ask(ctx context.Context, agent *client.Client) (web.Placemen
 	}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	q := url.Values{"vcpus": {strconv.Itoa(*f.vcpus)}, "cpu_hertz": {number(*f.cpu)}, "memory_bytes": {number(*f.memory)}, "ha": {strconv.FormatBool(*f.ha)}}
+	for name, flow := range map[string]float64{"disk_bytes_per_second": *f.disk, "network_bytes_per_second": *f.network} {
+		if flow >= 0 {
+			q.Set(name, number(flow))
+		}
+	}
 	if len(*f.tags) > 0 {
 		q["tag"] = *f.tags
 	}

@@ -116,7 +116,8 @@ func (a *App) placementPolicy(snap *inventory.Snapshot) placement.Policy {
 	cfg := a.settings.Load().config
 	c := &cfg.Placement
 	p := placement.Policy{
-		Ceiling: config.DefaultCeiling, Fill: c.Goal == config.GoalFill, Weights: placement.Weights{CPU: c.Weights.CPU, Memory: c.Weights.Memory},
+		Ceiling: config.DefaultCeiling, Fill: c.Goal == config.GoalFill, Weights: placement.Weights(c.Weights),
+		HostFlow:    placement.Flow{DiskBytesPerSecond: c.HostDisk, NetworkBytesPerSecond: c.HostNetwork},
 		HostReserve: placement.HostReserve{CPURatio: c.HostReserves.CPU, MemoryRatio: c.HostReserves.Memory},
 		ApartTags:   c.ApartTags, TogetherTags: c.TogetherTags, Restricted: a.restricted(snap, cfg),
 		ReserveAll: c.ReserveAll, Reserves: a.heldReserves(snap, cfg),

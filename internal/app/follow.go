@@ -46,14 +46,48 @@ type answer struct {
 type trail struct {
 	seen     placement.Followed
 	sums     map[inventory.ID]sum // of the samples since the last step
-	stepped  time.Time            // when that was; zero: never
-	since    time.Time            // of the oldest sample
-	recalled bool                 // the history was read, or is being read
+	counts   map[inventory.ID]counts
+	flows    map[inventory.ID]placement.Flow // over the last step
+	stepped  time.Time                       // when that was; zero: never
+	since    time.Time                       // of the oldest sample
+	recalled bool                            // the history was read, or is being read
 }
 
 type sum struct {
 	n   int
 	cpu float64
+}
+
+// counts are what a VM had moved by the last step.
+type counts struct{ disk, network count }
+
+// count is in bytes since some moment, at a time in milliseconds; zero where that is not known.
+type count struct {
+	bytes float64
+	at    int64
+}
+
+func countsOf(vm inventory.VMView) counts {
+	both := func(in, out inventory.Metric) count {
+		a, b := vm.Samples.Of(in), vm.Samples.Of(out)
+		if !a.OK() || !b.OK() {
+			return count{}
+		}
+		return count{a.Value + b.Value, min(a.At, b.At)}
+	}
+	return counts{both(inventory.VMDiskRead, inventory.VMDiskWrite), both(inventory.VMNetworkReceive, inventory.VMNetworkTransmit)}
+}
+
+// since is what was moved per second since an earlier count, 0 if that is not known. A count that began anew, as after a move, says nothing
+// of it: then it is as it was last.
+func (c count) since(before count, last float64) float64 {
+	switch {
+	case c.at == 0 || before.at == 0:
+		return 0
+	case c.at <= before.at || c.bytes < before.bytes:
+		return last
+	}
+	return (c.bytes - before.bytes) / (float64(c.at-before.at) / 1000)
 }
 
 func newFollowing(reg prometheus.Registerer) *following {
@@ -81,7 +115,7 @@ func (a *App) follow(ctx context.Context, snap *inventory.Snapshot, now time.Tim
 			t = &trail{since: now, sums: map[inventory.ID]sum{}}
 			f.of[source] = t
 		}
-		t.take(d, sizes, now)
+		t.take(snap, d, sizes, now)
 		if !t.recalled && a.past != nil {
 			t.recalled = true
 			f.running.Go(func() { a.recallDemand(ctx, source, sizes, now) })
@@ -91,7 +125,7 @@ func (a *App) follow(ctx context.Context, snap *inventory.Snapshot, now time.Tim
 }
 
 // take adds samples to the step under way, and ends it when it is long enough.
-func (t *trail) take(d placement.Demand, sizes map[inventory.ID]float64, now time.Time) {
+func (t *trail) take(snap *inventory.Snapshot, d placement.Demand, sizes map[inventory.ID]float64, now time.Time) {
 	for id, use := range d.VMs {
 		s := t.sums[id]
 		t.sums[id] = sum{s.n + 1, s.cpu + use.CPUHertz}
@@ -103,8 +137,25 @@ func (t *trail) take(d placement.Demand, sizes map[inventory.ID]float64, now tim
 		use.CPUHertz = t.sums[id].cpu / float64(t.sums[id].n)
 		d.VMs[id] = use
 	}
+	t.measure(snap, d)
+	d.Flows = t.flows
 	t.seen, _ = t.seen.Next(d, sizes, seconds(now))
 	t.sums, t.stepped = map[inventory.ID]sum{}, now
+}
+
+// measure says what each VM moved over the step that ends.
+func (t *trail) measure(snap *inventory.Snapshot, d placement.Demand) {
+	now, flows := make(map[inventory.ID]counts, len(d.VMs)), make(map[inventory.ID]placement.Flow, len(d.VMs))
+	for id := range d.VMs {
+		vm, _ := snap.VM(id)
+		last, before := t.flows[id], t.counts[id]
+		now[id] = countsOf(vm)
+		flows[id] = placement.Flow{
+			DiskBytesPerSecond:    now[id].disk.since(before.disk, last.DiskBytesPerSecond),
+			NetworkBytesPerSecond: now[id].network.since(before.network, last.NetworkBytesPerSecond),
+		}
+	}
+	t.counts, t.flows = now, flows
 }
 
 // recallDemand follows a source's demand through its history, and goes on from there. What cannot be read is said, and followed anew.
@@ -196,14 +247,15 @@ func (a *App) demand(snap *inventory.Snapshot) placement.Demand {
 func (f *following) demand(snap *inventory.Snapshot, now float64) placement.Demand {
 	sizes := placement.Sizes(snap)
 	out := placement.Observed(snap)
-	out.Usual = make(map[inventory.ID]placement.Usual, len(out.VMs))
+	out.Usual, out.Flows = make(map[inventory.ID]placement.Usual, len(out.VMs)), make(map[inventory.ID]placement.Flow, len(out.VMs))
 	for source, d := range bySource(out) {
 		var seen placement.Followed
 		if t := f.of[source]; t != nil {
-			seen = t.seen
+			seen, d.Flows = t.seen, t.flows
 		}
 		_, d = seen.Next(d, sizes, now)
 		maps.Copy(out.Usual, d.Usual)
+		maps.Copy(out.Flows, d.Flows)
 	}
 	return out
 }

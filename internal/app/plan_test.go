@@ -3,6 +3,8 @@ package app_test
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +138,76 @@ func TestClusterIsRebalanced(t *testing.T) {
 	}
 	if on["esx01"] != 2 || on["esx02"] != 2 || on["esx03"] != 2 {
 		t.Errorf("VMs by host: %v", on)
+	}
+}
+
+// TestFullDiskTakesNothing: where it is configured what a host can move, one whose VM takes most of it is no target, although CPU and memory
+// say so, in ratings and in plans alike.
+func TestFullDiskTakesNothing(t *testing.T) {
+	t.Parallel()
+	fleet := unevenFleet("vc")
+	uneven := fleet.Load
+	fleet.Load = load.Func(func(vm int, at time.Time) load.Use {
+		use := uneven.At(vm, at)
+		use.DiskRead = 10e6
+		switch vm {
+		case 4: // of esx02, which has the most CPU and memory left
+			use.DiskRead, use.DiskWritten = 50e6, 25e6
+		case 5:
+			use.CPU, use.MemoryConsumed = 0.2, 0.9
+		}
+		return use
+	})
+	r := planRig(t, 30, fleet)
+	a := r.start()
+	a.awaitUp("vc")
+	best := func(want string) string {
+		rating, err := a.Place(t.Context(), "a")
+		if err != nil {
+			return err.Error()
+		}
+		if first := rating.Ratings[0]; first.Name != want || first.Stars == 0 {
+			return fmt.Sprintf("%s is rated best, not %s: %s", first.Name, want, first.Words())
+		}
+		return ""
+	}
+	await(t, deadline, func() string { return best("esx02") })
+
+	r.config["placement"] = map[string]any{"host_disk_bytes_per_second": 100e6}
+	r.write()
+	if err := a.App.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, deadline, func() string { return best("esx03") })
+	rating, err := a.PlaceNew(t.Context(), url.Values{
+		"vcpus": {"1"}, "cpu_hertz": {"1e9"}, "memory_bytes": {"1e9"}, "disk_bytes_per_second": {"10e6"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range rating.Ratings {
+		if text, barred := h.Barred(); h.Name == "esx02" && (!barred || !strings.Contains(text, "of 100 MB/s, above the ceiling of 80 %")) {
+			t.Errorf("a new VM that reads: %s", h.Words())
+		}
+	}
+	tip := a.awaitTip("Uneven", a.cluster("prod"), rules.Active)
+	for what, ask := range map[string]func() (web.Proposal, error){
+		"rebalance": func() (web.Proposal, error) { return a.Plan(t.Context(), tip.ID) },
+		"evacuate":  func() (web.Proposal, error) { return a.HostPlan(t.Context(), web.Evacuate, "esx01") },
+	} {
+		var plan web.Proposal
+		await(t, deadline, func() string { // on a slow machine a number may be stale
+			var err error
+			if plan, err = ask(); err != nil || len(plan.Waves) == 0 {
+				return fmt.Sprintf("%s: %+v, %v", what, plan, err)
+			}
+			return ""
+		})
+		for _, m := range slices.Concat(plan.Waves...) {
+			if m.ToName != "esx03" {
+				t.Errorf("%s moves %s to %s", what, m.Name, m.ToName)
+			}
+		}
 	}
 }
 

@@ -20,8 +20,12 @@ const maxReserve = 8
 
 // Placement says which host suits a VM, and how many hosts a cluster must be able to lose.
 type Placement struct {
-	Goal         string       `yaml:"goal,omitempty"` // default balance
-	Weights      Weights      `yaml:"weights,omitempty"`
+	Goal    string  `yaml:"goal,omitempty"` // default balance
+	Weights Weights `yaml:"weights,omitempty"`
+	// What any one host can move, in bytes per second: from and to its disks, and received and sent together. 0 is not known, and then what
+	// VMs move does not count.
+	HostDisk     float64      `yaml:"host_disk_bytes_per_second,omitempty"`
+	HostNetwork  float64      `yaml:"host_network_bytes_per_second,omitempty"`
 	HostReserves HostReserves `yaml:"host_reserves,omitempty"`
 	ApartTags    []string     `yaml:"apart_tags,omitempty"` // categories; VMs that share a tag of one are better apart
 	TogetherTags []string     `yaml:"together_tags,omitempty"`
@@ -32,10 +36,12 @@ type Placement struct {
 	Clusters   []ClusterReserve  `yaml:"clusters,omitempty"`
 }
 
-// Weights are what each resource counts in a rating, 0..1; default 1 each.
+// Weights are what each resource counts in a rating, 0..1; default 1 each. Disk and network count where it is known what a host can move.
 type Weights struct {
-	CPU    float64 `yaml:"cpu"`
-	Memory float64 `yaml:"memory"`
+	CPU     float64 `yaml:"cpu"`
+	Memory  float64 `yaml:"memory"`
+	Disk    float64 `yaml:"disk"`
+	Network float64 `yaml:"network"`
 }
 
 // HostReserves are the shares of every host, 0..1, that are kept for the host itself; default none.
@@ -65,6 +71,8 @@ func (p *Placement) fill(c *Config) {
 	setDefault(c, "placement.goal", &p.Goal, GoalBalance)
 	setDefault(c, "placement.weights.cpu", &p.Weights.CPU, 1)
 	setDefault(c, "placement.weights.memory", &p.Weights.Memory, 1)
+	setDefault(c, "placement.weights.disk", &p.Weights.Disk, 1)
+	setDefault(c, "placement.weights.network", &p.Weights.Network, 1)
 }
 
 func (v *validator) placement() {
@@ -72,9 +80,13 @@ func (v *validator) placement() {
 	v.oneOf("placement.goal", p.Goal, goals)
 	v.share("placement.weights.cpu", p.Weights.CPU, 1)
 	v.share("placement.weights.memory", p.Weights.Memory, 1)
-	if p.Weights.CPU == 0 && p.Weights.Memory == 0 {
-		v.bad("placement.weights", "placement.weights are all 0", "give at least one resource a weight")
+	v.share("placement.weights.disk", p.Weights.Disk, 1)
+	v.share("placement.weights.network", p.Weights.Network, 1)
+	if p.Weights.CPU == 0 && p.Weights.Memory == 0 && (p.Weights.Disk == 0 || p.HostDisk == 0) && (p.Weights.Network == 0 || p.HostNetwork == 0) {
+		v.bad("placement.weights", "placement.weights are 0 for all that is known of a host", "give CPU, memory, or what a host's capacity is configured of, a weight")
 	}
+	v.rate("placement.host_disk_bytes_per_second", p.HostDisk)
+	v.rate("placement.host_network_bytes_per_second", p.HostNetwork)
 	v.share("placement.host_reserves.cpu", p.HostReserves.CPU, 0.9)
 	v.share("placement.host_reserves.memory", p.HostReserves.Memory, 0.9)
 	v.reserve("placement.reserve", p.Reserve)
@@ -125,6 +137,13 @@ func (v *validator) source(at, name string) {
 func (v *validator) share(at string, value, most float64) {
 	if !(value >= 0 && value <= most) && !v.reported(at) {
 		v.bad(at, fmt.Sprintf("%s is %g", at, value), fmt.Sprintf("write a share from 0 to %g", most))
+	}
+}
+
+// rate refuses what nothing can move in a second. A figure so small is of another unit.
+func (v *validator) rate(at string, bytes float64) {
+	if bytes != 0 && !(bytes >= 1e5 && bytes <= 1e13) && !v.reported(at) {
+		v.bad(at, fmt.Sprintf("%s is %g", at, bytes), "write bytes per second, as 1.25e9 for 10 Gbit/s")
 	}
 }
 

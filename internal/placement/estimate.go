@@ -59,8 +59,9 @@ func (e estimate) shown() float64 {
 
 // Followed is the demand of every VM as its samples told it, one after the other. The zero Followed has seen none.
 type Followed struct {
-	at  float64
-	vms map[inventory.ID]followed
+	at    float64
+	vms   map[inventory.ID]followed
+	flows map[inventory.ID]Flow // levels, of VMs whose flow is known
 }
 
 type followed struct {
@@ -74,6 +75,8 @@ type followed struct {
 //	level    = an exponential average of half-life 1 h; of a VM first seen, halfway between its sample and the fleet's mean
 //	variance = one of half-life 24 h of the squared distance from the level before the sample; of a VM first seen, 3/4 of
 //	           the variance of demand between the VMs of the fleet, which weighs as much as 12 samples
+//
+// A flow is expected to be what it was last, or its level, an average like that of CPU from the first one on, if that is more.
 func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Followed, Demand) {
 	elapsed := max(0, at-f.at)
 	quick, slow := 1-math.Exp2(-elapsed/levelHalfLife), 1-math.Exp2(-elapsed/varianceHalfLife)
@@ -81,7 +84,8 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 		sizes = nil
 	}
 	mean, spread := d.moments(sizes)
-	next := Followed{at, make(map[inventory.ID]followed, len(d.VMs))}
+	next := Followed{at, make(map[inventory.ID]followed, len(d.VMs)), make(map[inventory.ID]Flow, len(d.Flows))}
+	flows := make(map[inventory.ID]Flow, len(d.Flows))
 	usual := make(map[inventory.ID]Usual, len(d.VMs))
 	for id, use := range d.VMs {
 		if !use.valid() {
@@ -99,8 +103,16 @@ func (f Followed) Next(d Demand, sizes map[inventory.ID]float64, at float64) (Fo
 		}
 		next.vms[id] = v
 		usual[id] = Usual{CPUHertz: v.level, CPUVariance: v.variance, Samples: v.samples}
+		if now, known := d.Flows[id]; known && now.valid() {
+			level, seen := f.flows[id]
+			if !seen {
+				level = now
+			}
+			level = level.toward(now, quick)
+			next.flows[id], flows[id] = level, now.most(level)
+		}
 	}
-	d.Usual = usual
+	d.Usual, d.Flows = usual, flows
 	return next, d
 }
 

@@ -56,6 +56,19 @@ func (f Flow) plus(g Flow, sign float64) Flow {
 	return Flow{max(0, f.DiskBytesPerSecond+sign*g.DiskBytesPerSecond), max(0, f.NetworkBytesPerSecond+sign*g.NetworkBytesPerSecond)}
 }
 
+// most is the greater of either of both.
+func (f Flow) most(g Flow) Flow {
+	return Flow{max(f.DiskBytesPerSecond, g.DiskBytesPerSecond), max(f.NetworkBytesPerSecond, g.NetworkBytesPerSecond)}
+}
+
+// toward is a share of the way from f to g.
+func (f Flow) toward(g Flow, share float64) Flow {
+	return Flow{
+		f.DiskBytesPerSecond + share*(g.DiskBytesPerSecond-f.DiskBytesPerSecond),
+		f.NetworkBytesPerSecond + share*(g.NetworkBytesPerSecond-f.NetworkBytesPerSecond),
+	}
+}
+
 // carries reports whether a host that moves f may move g too, by a ceiling of what it can move, as far as that is known.
 func (f Flow) carries(g Flow, ceiling float64, host Flow) bool {
 	sum := f.plus(g, 1)
@@ -99,7 +112,8 @@ type Policy struct {
 	roomless bool // how full a host is is not asked: a plan keeps its own sums
 }
 
-// Weights are what each resource counts in a rating. The zero Weights count all of them fully.
+// Weights are what each resource counts in a rating. The zero Weights count all of them fully. Disk and network count only where it is
+// known what a host can move.
 type Weights struct {
 	CPU, Memory, Disk, Network float64
 }

@@ -239,9 +239,16 @@ func (c *planner) before(i, j int) bool {
 	return c.slack(a) < c.slack(b)
 }
 
-// slack is what a host has left of what it has least of.
+// slack is what a host has left of what it has least of, of disk and network as far as it is known what it can move.
 func (c *planner) slack(h *stage) float64 {
-	return min(1-(h.level+c.comfort*math.Sqrt(h.variance))/h.capacity.CPUHertz, 1-h.now.MemoryBytes/h.capacity.MemoryBytes)
+	left := min(1-(h.level+c.comfort*math.Sqrt(h.variance))/h.capacity.CPUHertz, 1-h.now.MemoryBytes/h.capacity.MemoryBytes)
+	if most := c.policy.HostFlow.DiskBytesPerSecond; most > 0 {
+		left = min(left, 1-h.flow.DiskBytesPerSecond/most)
+	}
+	if most := c.policy.HostFlow.NetworkBytesPerSecond; most > 0 {
+		left = min(left, 1-h.flow.NetworkBytesPerSecond/most)
+	}
+	return left
 }
 
 func (h *stage) excess() float64 { return h.now.CPUHertz - h.capacity.CPUHertz }

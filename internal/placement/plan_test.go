@@ -368,6 +368,17 @@ func TestFollowedForgetsAndRemembers(t *testing.T) {
 	if math.Abs(e.Usual[a].CPUHertz-4) > 1e-9 || len(next.vms) != 1 {
 		t.Errorf("an hour later: %+v", e)
 	}
+	flow := func(f Followed, disk, network, at float64) (Followed, Flow) {
+		f, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {}}, Flows: map[inventory.ID]Flow{a: {disk, network}}}, nil, at)
+		return f, e.Flows[a]
+	}
+	g, got := flow(Followed{}, 8, 2, 0)
+	if got != (Flow{8, 2}) {
+		t.Errorf("a flow first seen is %+v", got)
+	}
+	if _, got = flow(g, 4, 6, levelHalfLife); got != (Flow{6, 6}) {
+		t.Errorf("an hour later: %+v, want the level of 6 where it is more", got)
+	}
 	if again, e := f.Next(Demand{VMs: map[inventory.ID]Use{a: {CPUHertz: math.NaN()}}}, nil, 1); len(e.Usual) != 0 || len(again.vms) != 0 {
 		t.Errorf("no number: %+v", e)
 	}

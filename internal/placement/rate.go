@@ -23,7 +23,7 @@ const softCost = 1.5
 // rounded to a half and at least a half, where u is the expected utilisation after the move of the resource that is tightest,
 // each times its weight over the greatest weight. So five stars is an empty host, and half a star one that would just not pass the
 // ceiling. To fill hosts it is 5 x u / ceiling. A host is barred where its VMs may want more CPU than it has: what is expected of
-// them and 1.6 standard deviations of its sum, as in a plan. Between equal stars the host that is emptier, or fuller, comes first, then
+// them and 1.75 standard deviations of its sum, as in a plan. Between equal stars the host that is emptier, or fuller, comes first, then
 // the name.
 func Rate(s *inventory.Snapshot, d Demand, vm VMSpec, p Policy) []Rating {
 	return newLedger(s, d).rate(vm, p)
@@ -226,7 +226,7 @@ func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 	if peak := (with.CPUHertz + comfort*math.Sqrt(variance)) / b.host.CPUHertz; !(peak <= 1-p.HostReserve.CPURatio) && !room[0].Bars && !p.roomless && !p.Urgent {
 		room[0] = Reason{CodeCPURoom, fmt.Sprintf("%s, but demand varies: %s is to be expected at times, more than it has", room[0].Text, percent(peak)), true}
 	}
-	w := p.Weights.scaled()
+	w := p.weights()
 	r.fullness = max(w.CPU*r.After.CPURatio, w.Memory*r.After.MemoryRatio)
 	if p.HostFlow != (Flow{}) {
 		now := l.flow(b, c.ID)
@@ -269,8 +269,15 @@ func roomFor(code, what string, before, after, ceiling, reserve float64, capacit
 	return Reason{code, fmt.Sprintf("%s %s -> %s of %s", what, percent(before), percent(after), capacity), false}
 }
 
-// scaled makes the greatest weight 1.
-func (w Weights) scaled() Weights {
+// weights are those that count, the greatest of them made 1.
+func (p Policy) weights() Weights {
+	w := p.Weights
+	if !(p.HostFlow.DiskBytesPerSecond > 0) {
+		w.Disk = 0
+	}
+	if !(p.HostFlow.NetworkBytesPerSecond > 0) {
+		w.Network = 0
+	}
 	most := max(w.CPU, w.Memory, w.Disk, w.Network)
 	if !(most > 0) {
 		return Weights{1, 1, 1, 1}

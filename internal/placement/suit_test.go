@@ -46,6 +46,7 @@ func TestRateNamesEveryRule(t *testing.T) {
 		{"network at half weight", base().host("esx-2", 0, 0), VMSpec{Name: "new", Flow: Flow{NetworkBytesPerSecond: 40e6}}, with(func(p *Policy) {
 			p.HostFlow.NetworkBytesPerSecond, p.Weights = 100e6, Weights{CPU: 1, Memory: 1, Network: 0.5}
 		}), 4, CodeNetworkRoom, "network 0 % -> 40 %"},
+		{"a weight of what is not known of hosts", base().host("esx-2", 4, 10), fresh, with(func(p *Policy) { p.Weights = Weights{CPU: 0.5, Memory: 0.5, Disk: 1, Network: 1} }), 4, CodeMemoryRoom, "memory 10 % -> 20 %"},
 		{"HA off", base().host("esx-2", 0, 0), VMSpec{Name: "new", HighlyAvailable: true}, ceiling, 0, CodeHA, "high availability is off in cluster prod"},
 		{"HA on", ha(base().host("esx-2", 0, 0)), VMSpec{Name: "new", HighlyAvailable: true}, ceiling, 5, CodeCPURoom, ""},
 		{"HA, and no cluster", ha(base().host("esx-2", 0, 0, func(h *inventory.Host) { h.Cluster = inventory.ID{} })), VMSpec{Name: "new", HighlyAvailable: true}, ceiling, 0, CodeHA, "in no cluster"},

@@ -299,7 +299,7 @@ type Placement struct {
 }
 
 func (s *server) place(r *http.Request) (any, error) {
-	q, err := query(r, "vm", "vcpus", "cpu_hertz", "memory_bytes", "ha", "tag", "cluster")
+	q, err := query(r, "vm", "vcpus", "cpu_hertz", "memory_bytes", "disk_bytes_per_second", "network_bytes_per_second", "ha", "tag", "cluster")
 	if err != nil {
 		return nil, err
 	}

@@ -133,9 +133,18 @@ func newVM(snap *inventory.Snapshot, q url.Values) (placement.VMSpec, error) {
 	vm := placement.VMSpec{Name: "the new VM"}
 	var err error
 	for _, f := range []struct {
-		name string
-		into *float64
-	}{{"cpu_hertz", &vm.Use.CPUHertz}, {"memory_bytes", &vm.Use.MemoryBytes}} {
+		name   string
+		into   *float64
+		needed bool
+	}{
+		{"cpu_hertz", &vm.Use.CPUHertz, true},
+		{"memory_bytes", &vm.Use.MemoryBytes, true},
+		{"disk_bytes_per_second", &vm.Flow.DiskBytesPerSecond, false},
+		{"network_bytes_per_second", &vm.Flow.NetworkBytesPerSecond, false},
+	} {
+		if !f.needed && !q.Has(f.name) {
+			continue
+		}
 		if *f.into, err = strconv.ParseFloat(q.Get(f.name), 64); err != nil || !(*f.into >= 0) || math.IsInf(*f.into, 0) {
 			return vm, badData("%s %q: write what the new VM is expected to use, as a number", f.name, q.Get(f.name))
 		}

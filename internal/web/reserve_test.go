@@ -88,6 +88,8 @@ func TestPlaceANewVM(t *testing.T) {
 		"/api/v1/place?vcpus=0&cpu_hertz=1&memory_bytes=1":   "vcpus",
 		"/api/v1/place?vcpus=1&cpu_hertz=NaN&memory_bytes=1": "cpu_hertz",
 		"/api/v1/place?vcpus=1&cpu_hertz=Inf&memory_bytes=1": "cpu_hertz",
+		some + "&disk_bytes_per_second=-1":                   `disk_bytes_per_second "-1"`,
+		some + "&network_bytes_per_second=":                  `network_bytes_per_second ""`,
 	} {
 		if w := do(h, "GET", target, ""); w.Code/100 != 4 || !strings.Contains(w.Body.String(), strings.ReplaceAll(want, `"`, `\"`)) {
 			t.Errorf("%s: %d %s, want %s", target, w.Code, w.Body, want)
