@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -98,7 +99,7 @@ func (p *packParser) readWith(r *Rule, n *yaml.Node) {
 
 // taken reports whether a bare name stands for something else in an expression.
 func taken(name string) bool {
-	if _, err := inventory.ParseKind(name); err == nil || name == "config" {
+	if slices.Contains(kindsOfRules(), name) || name == "config" {
 		return true
 	}
 	for _, names := range [][]string{builtins, formatterNames(), operators, {"true", "false", "nil", "in", "let", "if", "else"}} {

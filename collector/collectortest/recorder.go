@@ -131,6 +131,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 	for i := range d.Machines {
 		announce(d.Machines[i].ID, inventory.KindMachine)
 	}
+	for i := range d.Networks {
+		announce(d.Networks[i].ID, inventory.KindNetwork)
+	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
 	}

@@ -134,6 +134,7 @@ func twoSources(t testing.TB) *inventory.Fleet {
 			{ID: serviceID("lab", "2"), Name: "https://shop", Type: "http", State: inventory.ServiceFailed},
 			{ID: serviceID("lab", "3"), Name: "backup", VM: vmID("elsewhere", "vm-1"), Type: "windows"},
 		},
+		Networks: []inventory.Network{{ID: inventory.ID{Source: "lab", Kind: inventory.KindNetwork, Ref: "network-1"}, Name: "VM Network"}},
 		Machines: []inventory.Machine{
 			{ID: machineID("lab", "db"), Name: "db", UUID: "u-21", Model: "Dell \"Inc.\" R640", OS: "Debian GNU/Linux 13 (trixie)", CPUs: 16, MemoryBytes: 64 << 30},
 			{ID: machineID("lab", "silent"), Name: "silent", VM: vmID("lab", "vm-1")},

@@ -36,6 +36,7 @@ type source struct {
 	datastores table[inventory.Datastore]
 	services   table[inventory.Service]
 	machines   table[inventory.Machine]
+	networks   []*inventory.Network // as counted last
 	onHost     map[inventory.ID]int // VMs by host, without templates
 	inPool     map[inventory.ID]int // and by resource pool
 	names      *hostNames
@@ -94,7 +95,7 @@ func (f *fleet) update(snap *inventory.Snapshot, alone bool) {
 func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	clusters, hosts, vms := snap.ClusterTable(name), snap.HostTable(name), snap.VMTable(name)
 	datastores, services := snap.DatastoreTable(name), snap.ServiceTable(name)
-	pools, machines := snap.ResourcePoolTable(name), snap.MachineTable(name)
+	pools, machines, networks := snap.ResourcePoolTable(name), snap.MachineTable(name), snap.NetworkTable(name)
 	hosted := !same(hosts.Facts, s.hosts.last.Facts)
 	moved := !same(vms.Facts, s.vms.last.Facts)
 	placed := moved || hosted || !same(clusters.Facts, s.clusters.last.Facts) || !same(pools.Facts, s.pools.last.Facts)
@@ -105,10 +106,12 @@ func (s *source) update(snap *inventory.Snapshot, name string, f *fleet) {
 	if placed || !same(hosts.Samples, s.hosts.last.Samples) || !same(vms.Samples, s.vms.last.Samples) ||
 		!same(datastores.Facts, s.datastores.last.Facts) || !same(datastores.Samples, s.datastores.last.Samples) ||
 		!same(services.Facts, s.services.last.Facts) || !same(services.Samples, s.services.last.Samples) ||
-		!same(machines.Facts, s.machines.last.Facts) || !same(machines.Samples, s.machines.last.Samples) {
+		!same(machines.Facts, s.machines.last.Facts) || !same(machines.Samples, s.machines.last.Samples) ||
+		!same(networks.Facts, s.networks) {
+		s.networks = networks.Facts
 		s.tally = tally{
 			clusters: count(clusters.Facts), hosts: count(hosts.Facts), vms: count(vms.Facts), datastores: count(datastores.Facts),
-			services: count(services.Facts), pools: count(pools.Facts), machines: count(machines.Facts),
+			services: count(services.Facts), pools: count(pools.Facts), machines: count(machines.Facts), networks: count(networks.Facts),
 			staleMachines:   stale(machines, func(*inventory.Machine) bool { return true }),
 			staleServices:   stale(services, func(*inventory.Service) bool { return true }),
 			staleDatastores: stale(datastores, func(d *inventory.Datastore) bool { return d.Accessible }),

@@ -18,8 +18,8 @@ func sourceFamilies() []Family {
 
 // tally is what a source has, counted again only when it changes.
 type tally struct {
-	clusters, hosts, vms, datastores, services, pools, machines         int
-	staleHosts, staleVMs, staleDatastores, staleServices, staleMachines int
+	clusters, hosts, vms, datastores, services, pools, machines, networks int
+	staleHosts, staleVMs, staleDatastores, staleServices, staleMachines   int
 }
 
 // appendSources appends one of the sources' families. What a source that was never synced has is not known, and not none.
@@ -54,6 +54,7 @@ func appendSources(b []byte, name string, snap *inventory.Snapshot, tallies map[
 				line(inventory.KindService.String(), float64(has.services))
 				line(inventory.KindResourcePool.String(), float64(has.pools))
 				line(inventory.KindMachine.String(), float64(has.machines))
+				line(inventory.KindNetwork.String(), float64(has.networks))
 			}
 		case "protip_source_series":
 			line("", float64(tallies[src.Name].budget.shown))

@@ -173,7 +173,7 @@ func (c *cluster) delta(now time.Time) inventory.Delta {
 	d := inventory.Delta{Source: c.name, Removed: c.gone}
 	c.gone = nil
 	for _, h := range c.hosts {
-		if h.facts != nil && (h.told == nil || *h.told != *h.facts) {
+		if h.facts != nil && (!reflect.DeepEqual(h.told, h.facts)) {
 			h.told = h.facts
 			d.Hosts = append(d.Hosts, *h.facts)
 		}

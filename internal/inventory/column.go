@@ -209,6 +209,8 @@ func nameOf(obj any) string {
 		return o.Name
 	case *Machine:
 		return o.Name
+	case *Network:
+		return o.Name
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ type Delta struct {
 	Services   []Service
 	Pools      []ResourcePool
 	Machines   []Machine
+	Networks   []Network
 	Removed    []ID
 
 	Samples []SampleSet

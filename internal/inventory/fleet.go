@@ -58,6 +58,7 @@ func (f *Fleet) Apply(d Delta, now time.Time) ([]Change, error) {
 		gone = append(gone, e.services.unseen(d.Source, KindService, seen)...)
 		gone = append(gone, e.pools.unseen(d.Source, KindResourcePool, seen)...)
 		gone = append(gone, e.machines.unseen(d.Source, KindMachine, seen)...)
+		gone = append(gone, e.networks.unseen(d.Source, KindNetwork, seen)...)
 		delete(f.seen, d.Source)
 	}
 	for _, id := range gone {
@@ -156,6 +157,9 @@ func (d *Delta) store(e *edited, seen map[ID]bool) []Change {
 	for i := range d.Machines {
 		note(d.Machines[i].ID, e.machines.put(d.Machines[i].ID, &d.Machines[i]))
 	}
+	for i := range d.Networks {
+		note(d.Networks[i].ID, e.networks.put(d.Networks[i].ID, &d.Networks[i]))
+	}
 	return changes
 }
 
@@ -202,6 +206,11 @@ func (d *Delta) check() error {
 			return err
 		}
 	}
+	for i := range d.Networks {
+		if err := want(d.Networks[i].ID, KindNetwork); err != nil {
+			return err
+		}
+	}
 	for i := range d.Samples {
 		if err := want(d.Samples[i].ID, d.Samples[i].ID.Kind); err != nil {
 			return err
@@ -224,15 +233,16 @@ type edited struct {
 	services   *editor[Service]
 	pools      *editor[ResourcePool]
 	machines   *editor[Machine]
+	networks   *editor[Network]
 }
 
 func (v *view) edit() *edited {
-	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services), edit(v.pools), edit(v.machines)}
+	return &edited{edit(v.clusters), edit(v.hosts), edit(v.vms), edit(v.datastores), edit(v.services), edit(v.pools), edit(v.machines), edit(v.networks)}
 }
 
 // done is the changed view, of a source in that state.
 func (e *edited) done(src Source) *view {
-	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done(), e.pools.done(), e.machines.done()}
+	return &view{src, e.clusters.done(), e.hosts.done(), e.vms.done(), e.datastores.done(), e.services.done(), e.pools.done(), e.machines.done(), e.networks.done()}
 }
 
 // drop takes an object out and returns the change, nil if it was not known.
@@ -252,6 +262,8 @@ func (e *edited) drop(id ID) *Change {
 		return e.pools.drop(id)
 	case KindMachine:
 		return e.machines.drop(id)
+	case KindNetwork:
+		return e.networks.drop(id)
 	}
 	return nil
 }

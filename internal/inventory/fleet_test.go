@@ -19,6 +19,7 @@ func vm(ref string) ID        { return ID{"lab", KindVM, ref} }
 func host(ref string) ID      { return ID{"lab", KindHost, ref} }
 func cluster(ref string) ID   { return ID{"lab", KindCluster, ref} }
 func datastore(ref string) ID { return ID{"lab", KindDatastore, ref} }
+func network(ref string) ID   { return ID{"lab", KindNetwork, ref} }
 
 // lab is a synced fleet of one cluster, two hosts and three VMs, and a second source that has not answered.
 func lab(t testing.TB) *Fleet {
@@ -47,6 +48,8 @@ func (d Delta) with(objects ...any) Delta {
 			d.VMs = append(d.VMs, o)
 		case Datastore:
 			d.Datastores = append(d.Datastores, o)
+		case Network:
+			d.Networks = append(d.Networks, o)
 		case ID:
 			d.Removed = append(d.Removed, o)
 		case SampleSet:
@@ -202,6 +205,7 @@ func TestRefusedDeltas(t *testing.T) {
 		"another source's sample":           Delta{Source: "lab"}.with(SampleSet{ID: ID{"other", KindVM, "v1"}}),
 		"another source's removal":          Delta{Source: "lab"}.with(ID{"other", KindVM, "v1"}),
 		"another source's datastore":        Delta{Source: "lab"}.with(Datastore{ID: ID{"other", KindDatastore, "d1"}}),
+		"another source's network":          Delta{Source: "lab"}.with(Network{ID: ID{"other", KindNetwork, "n1"}}),
 		"a VM that says host":               Delta{Source: "lab"}.with(VM{ID: host("v1")}),
 		"a VM without a ref":                Delta{Source: "lab"}.with(VM{ID: vm("")}),
 		"a good VM beside a bad one":        Delta{Source: "lab"}.with(VM{ID: vm("v7")}, VM{ID: vm("")}),
@@ -363,6 +367,64 @@ func TestRuns(t *testing.T) {
 	}
 	if _, known := (&Datastore{}).Runs(host("up")); known {
 		t.Error("mounts that are not known are known")
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	f := lab(t)
+	h1 := func(networks ...ID) Host {
+		return Host{ID: host("h1"), Name: "esx1", Cluster: cluster("c1"), Networks: networks}
+	}
+	for _, step := range []struct {
+		name string
+		d    Delta
+		want []string
+	}{
+		{"added", Delta{Source: "lab"}.with(Network{ID: network("n1"), Name: "prod"}, Network{ID: network("n2"), Name: "lab"}), []string{"added n1 prod", "added n2 lab"}},
+		{"the same again", Delta{Source: "lab"}.with(Network{ID: network("n1"), Name: "prod"}), nil},
+		{"a host has it", Delta{Source: "lab"}.with(h1(network("n1"))), []string{"updated h1 esx1"}},
+		{"the same host again", Delta{Source: "lab"}.with(h1(network("n1"))), nil},
+		{"a host has none", Delta{Source: "lab"}.with(h1([]ID{}...)), []string{"updated h1 esx1"}},
+		{"what a host has is not known", Delta{Source: "lab"}.with(h1(nil...)), []string{"updated h1 esx1"}},
+		{"a VM is attached", Delta{Source: "lab"}.with(VM{ID: vm("v1"), Name: "web", Host: host("h1"), Networks: []ID{network("n1")}}), []string{"updated v1 web"}},
+		{"renamed", Delta{Source: "lab"}.with(Network{ID: network("n1"), Name: "production"}), []string{"updated n1 production"}},
+		{"removed", Delta{Source: "lab"}.with(network("n2")), []string{"removed n2 lab"}},
+	} {
+		if got := apply(t, f, step.d); !slices.Equal(got, step.want) {
+			t.Errorf("%s: %q, want %q", step.name, got, step.want)
+		}
+	}
+	n1, ok := f.Snapshot().Network(network("n1"))
+	if _, gone := f.Snapshot().Network(network("n2")); !ok || n1.Name != "production" || gone {
+		t.Errorf("n1 %+v %v, n2 %v", n1, ok, gone)
+	}
+	if _, ok := f.Snapshot().Network(datastore("n1")); ok {
+		t.Error("found as a datastore")
+	}
+	if n := len(f.Snapshot().NetworkTable("lab").Facts); n != 2 {
+		t.Errorf("%d slots", n)
+	}
+	if got := apply(t, f, Delta{Source: "lab", Begin: true, Synced: true}); !slices.Contains(got, "removed n1 production") {
+		t.Errorf("an empty listing leaves it: %q", got)
+	}
+}
+
+func TestOn(t *testing.T) {
+	n := &Network{ID: network("n1")}
+	for name, tt := range map[string]struct {
+		n          *Network
+		networks   []ID
+		yes, known bool
+	}{
+		"there":              {n, []ID{network("n2"), network("n1")}, true, true},
+		"not there":          {n, []ID{network("n2")}, false, true},
+		"the host has none":  {n, []ID{}, false, true},
+		"the host's unknown": {n, nil, false, false},
+		"unread":             {&Network{ID: network("n1"), Unread: true}, []ID{network("n2")}, false, false},
+	} {
+		if yes, known := tt.n.On(&Host{Networks: tt.networks}); yes != tt.yes || known != tt.known {
+			t.Errorf("%s: %v %v, want %v %v", name, yes, known, tt.yes, tt.known)
+		}
 	}
 }
 

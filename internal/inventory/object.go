@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -17,14 +18,15 @@ const (
 	KindService
 	KindResourcePool
 	KindMachine
+	KindNetwork
 )
 
 var kindNames = [...]string{
 	KindCluster: "cluster", KindHost: "host", KindVM: "vm", KindDatastore: "datastore", KindService: "service", KindResourcePool: "resource_pool",
-	KindMachine: "machine",
+	KindMachine: "machine", KindNetwork: "network",
 }
 
-// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service, resource_pool, machine.
+// String is the kind's name as packs and the API spell it: cluster, host, vm, datastore, service, resource_pool, machine, network.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
@@ -39,7 +41,7 @@ func ParseKind(s string) (Kind, error) {
 			return Kind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore, service, resource_pool or machine", s)
+	return 0, fmt.Errorf("unknown kind %q: want cluster, host, vm, datastore, service, resource_pool, machine or network", s)
 }
 
 // ID names one object for its whole life, through renames and migrations. Source is the configured name of the vCenter,
@@ -211,6 +213,7 @@ type Host struct {
 	Version     string
 	EVC         string // the CPU generation in effect, empty if none or not known
 	MaxEVC      string // the newest one that the host can pretend to be, empty if not known
+	Networks    []ID   // that VMs on it can be attached to, by ref; nil if not known, and not nil if it has none
 }
 
 // CoreHertz is the speed of one core, 0 if unknown.
@@ -247,6 +250,7 @@ type VM struct {
 	NotLive        string
 	QuickMigration bool
 	Datastores     []ID    // that hold files of it, by ref; nil if not known
+	Networks       []ID    // that its adapters are attached to, by ref; nil if not known or none
 	Annotations    []Label // what its owners wrote down of it, as far as the configuration names it, by name
 	Tags           []Tag   // of the categories that the configuration names, by category and name
 }
@@ -326,6 +330,20 @@ type Mount struct {
 func (d *Datastore) Runs(host ID) (yes, known bool) {
 	m, mounted := d.Mounts[host]
 	return mounted && m.Accessible && !m.ReadOnly, d.Mounts != nil
+}
+
+// Network is what VMs' network adapters are attached to, and what a host must have to run them: a port group, a virtual switch, a
+// libvirt network, a bridge.
+type Network struct {
+	ID   ID
+	Name string
+	// Unread says that which hosts have it could not be read: that a host does not name it says nothing.
+	Unread bool
+}
+
+// On reports whether a VM that is attached to the network can run on the host, and whether that is known.
+func (n *Network) On(h *Host) (yes, known bool) {
+	return slices.Contains(h.Networks, n.ID), !n.Unread && h.Networks != nil
 }
 
 // ResourcePool is a share of a cluster, or of a host of none, that VMs and further pools divide among themselves.

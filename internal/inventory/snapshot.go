@@ -35,6 +35,7 @@ type view struct {
 	services   column[Service]
 	pools      column[ResourcePool]
 	machines   column[Machine]
+	networks   column[Network]
 }
 
 // Table is the raw form of a kind's objects, for readers that keep something per object: Facts[i] and Samples[i] belong
@@ -73,6 +74,7 @@ func newView(src Source) *view {
 	return &view{
 		source: src, clusters: newColumn[Cluster](), hosts: newColumn[Host](), vms: newColumn[VM](),
 		datastores: newColumn[Datastore](), services: newColumn[Service](), pools: newColumn[ResourcePool](), machines: newColumn[Machine](),
+		networks: newColumn[Network](),
 	}
 }
 
@@ -183,6 +185,19 @@ func (s *Snapshot) ResourcePool(id ID) (*ResourcePool, bool) {
 		return nil, false
 	}
 	return v.pools.facts[slot], true
+}
+
+// Network is the network of that ID. Nothing is measured of one.
+func (s *Snapshot) Network(id ID) (*Network, bool) {
+	v, ok := s.views[id.Source]
+	if !ok || id.Kind != KindNetwork {
+		return nil, false
+	}
+	slot, ok := v.networks.index[id.Ref]
+	if !ok {
+		return nil, false
+	}
+	return v.networks.facts[slot], true
 }
 
 // ClusterOf is the cluster a VM's host belongs to, false if it has none or the host is not known.
@@ -344,6 +359,15 @@ func (s *Snapshot) MachineTable(source string) Table[Machine] {
 		return Table[Machine]{}
 	}
 	return Table[Machine]{v.machines.facts, v.machines.samples}
+}
+
+// NetworkTable is the raw form of a source's networks.
+func (s *Snapshot) NetworkTable(source string) Table[Network] {
+	v, ok := s.views[source]
+	if !ok {
+		return Table[Network]{}
+	}
+	return Table[Network]{v.networks.facts, v.networks.samples}
 }
 
 // ClusterTable is the raw form of a source's clusters.

@@ -283,6 +283,7 @@ type vmPage struct {
 	Tips          []tipRow
 	Recent        []remediation.Action
 	Stores        []inventory.DatastoreView
+	Nets          []*inventory.Network
 }
 
 // serviceRow is a service on one line.
@@ -341,6 +342,11 @@ func (c *Console) vm(r *http.Request, f *frame) (any, error) {
 	for _, ds := range vm.Datastores {
 		if store, ok := f.snap.Datastore(ds); ok {
 			p.Stores = append(p.Stores, store)
+		}
+	}
+	for _, id := range vm.Networks {
+		if n, ok := f.snap.Network(id); ok {
+			p.Nets = append(p.Nets, n)
 		}
 	}
 	if p.Tips, err = c.tipsOf(ctx, f, func(t rules.Tip) bool { return t.Object == id || t.Place != nil && t.Place.VM == id }); err != nil {
