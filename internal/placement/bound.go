@@ -33,7 +33,7 @@ func (f *failure) bound() string {
 			break
 		}
 		seen = append(seen, hosts)
-		if why := f.volume(hosts, "the VMs that rules or datastores tie to the same hosts"); why != "" {
+		if why := f.volume(hosts, "the VMs that rules, datastores or networks tie to the same hosts"); why != "" {
 			return why
 		}
 	}
@@ -55,7 +55,7 @@ func (f *failure) homeless(it *item) string {
 	name := f.q.VMs[it.vms[0]].Name
 	switch {
 	case allowed == 0:
-		return fmt.Sprintf("rules or datastores leave no host to %s", name)
+		return fmt.Sprintf("rules, datastores or networks leave no host to %s", name)
 	case room == 0:
 		return fmt.Sprintf("none of the %d hosts that %s may run on has %s free", allowed, name, it.need)
 	}

@@ -20,6 +20,7 @@ func id(kind inventory.Kind, ref string) inventory.ID {
 func hostID(name string) inventory.ID { return id(inventory.KindHost, name) }
 func vmID(name string) inventory.ID   { return id(inventory.KindVM, name) }
 func dsID(name string) inventory.ID   { return id(inventory.KindDatastore, name) }
+func netID(name string) inventory.ID  { return id(inventory.KindNetwork, name) }
 
 var clusterID = id(inventory.KindCluster, "prod")
 
@@ -77,6 +78,32 @@ func (f *testFleet) tie(r inventory.HostRule) *testFleet {
 func (f *testFleet) store(name string, mounts map[inventory.ID]inventory.Mount) *testFleet {
 	f.delta.Datastores = append(f.delta.Datastores, inventory.Datastore{ID: dsID(name), Name: name, Accessible: true, Mounts: mounts})
 	return f
+}
+
+// nets adds networks.
+func (f *testFleet) nets(names ...string) *testFleet {
+	for _, n := range names {
+		f.delta.Networks = append(f.delta.Networks, inventory.Network{ID: netID(n), Name: n})
+	}
+	return f
+}
+
+// having makes networks, maybe none, known of a host.
+func having(names ...string) func(*inventory.Host) {
+	return func(h *inventory.Host) { h.Networks = netIDs(names) }
+}
+
+// attached attaches a VM to networks.
+func attached(names ...string) func(*inventory.VM) {
+	return func(v *inventory.VM) { v.Networks = netIDs(names) }
+}
+
+func netIDs(names []string) []inventory.ID {
+	ids := []inventory.ID{}
+	for _, n := range names {
+		ids = append(ids, netID(n))
+	}
+	return ids
 }
 
 // sets replaces a sample; a NaN was never seen.

@@ -154,6 +154,7 @@ const (
 	CodeAntiAffinity  = "anti_affinity"
 	CodeHostRule      = "host_rule"       // a rule ties the VM to other hosts, or bars it from this one
 	CodeDatastore     = "datastore"       // the host does not reach the VM's files
+	CodeNetwork       = "network"         // the host lacks a network that the VM is attached to
 	CodeWide          = "wide"            // more vCPUs than the host has cores
 	CodeRestricted    = "restricted"      // somebody, or a remedy, keeps new VMs off the host
 	CodeContention    = "contention"      // the host's VMs wait for its CPU already

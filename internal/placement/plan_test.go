@@ -132,6 +132,9 @@ func invalid(s *inventory.Snapshot, e Demand, wave []Step, on map[inventory.ID]i
 		case m.Why == "":
 			return m.Name + " moves for no reason"
 		}
+		if why := unplugged(vm, to); why != "" {
+			return why
+		}
 		in[m.To] = append(in[m.To], m.VM)
 		out[m.From]++
 		if r.In > 0 && len(in[m.To]) > r.In || r.Out > 0 && out[m.From] > r.Out {
@@ -249,6 +252,22 @@ func TestPlanSaysWhatItCannotEmpty(t *testing.T) {
 		t.Errorf("waves %+v", c.Waves)
 	}
 	if len(c.Left) != 2 || c.Left[0].Name != "big" || c.Left[1].Why != "moved an hour ago" {
+		t.Errorf("left %+v", c.Left)
+	}
+}
+
+func TestPlanKeepsToNetworks(t *testing.T) {
+	f := newFleet().nets("prod", "lab").host("old", 12, 24, having("prod", "lab")).host("empty", 0, 0, having("prod")).host("busy", 20, 0, having("prod", "lab")).
+		vm("a", "old", 4, 8, attached("prod")).vm("b", "old", 4, 8, attached("lab")).vm("c", "old", 4, 8, attached("nowhere else")).nets("nowhere else")
+	c := planOf(f.snapshot(), Rebalance{Evacuate: []inventory.ID{hostID("old")}}, Policy{Ceiling: 0.8})
+	to := map[string]string{}
+	for _, m := range slices.Concat(c.Waves...) {
+		to[m.Name] = m.To.Ref
+	}
+	if want := map[string]string{"a": "empty", "b": "busy"}; !reflect.DeepEqual(to, want) {
+		t.Errorf("moves %v, want %v", to, want)
+	}
+	if len(c.Left) != 1 || c.Left[0].Name != "c" || c.Left[0].Why != "empty: network nowhere else, which the VM is attached to, is not on empty" {
 		t.Errorf("left %+v", c.Left)
 	}
 }

@@ -32,7 +32,9 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 		}
 		rules = append(rules, r)
 	}
-	f := newFleet(rules...)
+	f := newFleet(rules...).nets("net-0", "net-1", "net-2")
+	networks := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"net-0", "net-1", "net-2", "not listed"}), 0, 4, rapid.ID[string])
+	wired := rapid.IntRange(0, 3).Draw(t, "wired") == 3
 	p := Policy{Ceiling: rapid.Float64Range(0.3, 1).Draw(t, "ceiling"), Incoming: map[inventory.ID][]inventory.ID{}, Frozen: map[inventory.ID]string{}}
 	for h := range hosts {
 		name := fmt.Sprintf("esx-%d", h)
@@ -43,6 +45,9 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 			}
 			if rarely("no capacity") {
 				host.MemoryBytes = 0
+			}
+			if wired && rapid.Bool().Draw(t, "networks known") {
+				having(networks.Draw(t, "networks")...)(host)
 			}
 		})
 		if rarely("no host sample") {
@@ -59,6 +64,9 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 				v.Power = inventory.PowerOff
 			}
 			v.Template = rarely("template")
+			if wired && rapid.Bool().Draw(t, "attached") {
+				attached(networks.Draw(t, "networks of the VM")...)(v)
+			}
 		})
 		f.sets(vm(n), inventory.VMCPUContention, load("contention", 0.4))
 		if rarely("no vm sample") {
@@ -87,6 +95,9 @@ func wrong(s *inventory.Snapshot, d Demand, vm inventory.VMView, to inventory.Ho
 		return "there already"
 	case !known || vm.Template || vm.Power != inventory.PowerOn:
 		return "a VM that may not move"
+	}
+	if why := unplugged(vm, to); why != "" {
+		return why
 	}
 	sum, here := use, map[inventory.ID]bool{}
 	for other, host := range on {
@@ -121,6 +132,16 @@ func wrong(s *inventory.Snapshot, d Demand, vm inventory.VMView, to inventory.Ho
 			if (r.Kind == inventory.AntiAffinity) == here[other] {
 				return "breaks a mandatory rule with " + other.Ref
 			}
+		}
+	}
+	return ""
+}
+
+// unplugged is the network that a VM would miss on a host, in words; empty if none is known to be missing.
+func unplugged(vm inventory.VMView, to inventory.HostView) string {
+	for _, n := range vm.Networks {
+		if to.Networks != nil && n != netID("not listed") && !slices.Contains(to.Networks, n) {
+			return to.Name + " has no " + n.Ref
 		}
 	}
 	return ""

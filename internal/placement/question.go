@@ -92,7 +92,7 @@ func Ask(s *inventory.Snapshot, d Demand, cluster inventory.ID, reserve int, p P
 	case c.Unread:
 		q.Unanswerable = "the cluster's rules could not be read"
 	}
-	a := &asking{Question: &q, ledger: newLedger(s, d), policy: p, host: map[inventory.ID]int{}, vm: map[inventory.ID]int{}, at: map[inventory.ID]int{}}
+	a := &asking{Question: &q, ledger: newLedger(s, d), policy: p, host: map[inventory.ID]int{}, vm: map[inventory.ID]int{}, at: map[inventory.ID]int{}, lacks: map[inventory.ID][]bool{}}
 	hosts := s.HostsOf(cluster)
 	slices.SortFunc(hosts, func(a, b inventory.HostView) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID.Ref, b.ID.Ref))
@@ -119,8 +119,9 @@ type asking struct {
 	*ledger
 	policy Policy
 	host   map[inventory.ID]int
-	vm     map[inventory.ID]int // claims
-	at     map[inventory.ID]int // host of every running VM
+	vm     map[inventory.ID]int    // claims
+	at     map[inventory.ID]int    // host of every running VM
+	lacks  map[inventory.ID][]bool // by network, the hosts that are known to lack it; nil if none is
 }
 
 func (a *asking) addHost(h inventory.HostView, c *inventory.Cluster) {
@@ -209,7 +210,7 @@ func (a *asking) addRules(c *inventory.Cluster) {
 	}
 }
 
-// restrict finds the hosts a claim may run on, by its datastores and the mandatory rules between VMs and hosts.
+// restrict finds the hosts a claim may run on, by its datastores, its networks and the mandatory rules between VMs and hosts.
 func (a *asking) restrict(v *Claim, c *inventory.Cluster) {
 	vm, _ := a.snap.VM(v.ID)
 	var stores []inventory.DatastoreView
@@ -218,13 +219,19 @@ func (a *asking) restrict(v *Claim, c *inventory.Cluster) {
 			stores = append(stores, ds)
 		}
 	}
+	var lacks [][]bool
+	for _, id := range vm.Networks {
+		if hosts := a.lacking(id); hosts != nil {
+			lacks = append(lacks, hosts)
+		}
+	}
 	var ties []inventory.HostRule
 	for _, r := range c.HostRules {
 		if r.Enabled && r.Mandatory && slices.Contains(r.VMs, v.ID) {
 			ties = append(ties, r)
 		}
 	}
-	if len(stores) == 0 && len(ties) == 0 {
+	if len(stores) == 0 && len(lacks) == 0 && len(ties) == 0 {
 		return
 	}
 	hosts := make([]int, 0, len(a.Hosts))
@@ -233,16 +240,37 @@ func (a *asking) restrict(v *Claim, c *inventory.Cluster) {
 			yes, known := ds.Runs(h.ID)
 			return known && !yes
 		})
+		attached := !slices.ContainsFunc(lacks, func(hosts []bool) bool { return hosts[i] })
 		barred := slices.ContainsFunc(ties, func(r inventory.HostRule) bool {
 			return slices.Contains(r.Hosts, h.ID) != (r.Kind == inventory.Affinity)
 		})
-		if reached && !barred {
+		if reached && attached && !barred {
 			hosts = append(hosts, i)
 		}
 	}
 	if len(hosts) < len(a.Hosts) {
 		v.Hosts = hosts
 	}
+}
+
+// lacking are the hosts, by index, that are known to lack a network; nil if none is. VMs share networks, so each is looked at once.
+func (a *asking) lacking(network inventory.ID) []bool {
+	hosts, looked := a.lacks[network]
+	n, ok := a.snap.Network(network)
+	if looked || !ok {
+		return hosts
+	}
+	for i := range a.Hosts {
+		h, _ := a.snap.Host(a.Hosts[i].ID)
+		if on, known := n.On(h.Host); known && !on {
+			if hosts == nil {
+				hosts = make([]bool, len(a.Hosts))
+			}
+			hosts[i] = true
+		}
+	}
+	a.lacks[network] = hosts
+	return hosts
 }
 
 // configured is the most a VM can need.

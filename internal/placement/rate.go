@@ -64,6 +64,7 @@ type candidate struct {
 	rules   []inventory.Rule
 	ties    []inventory.HostRule
 	stores  []inventory.DatastoreView
+	nets    []*inventory.Network
 	bars    []Reason // what keeps it from any host
 	// rise and variance are of its CPU demand, as a book has them.
 	rise, variance float64
@@ -131,6 +132,11 @@ func (l *ledger) candidate(spec VMSpec, p Policy) (*candidate, []inventory.HostV
 			c.stores = append(c.stores, ds)
 		}
 	}
+	for _, id := range vm.Networks {
+		if n, ok := l.snap.Network(id); ok {
+			c.nets = append(c.nets, n)
+		}
+	}
 	here, ok := l.snap.Host(vm.Host)
 	if !ok {
 		return c, nil
@@ -180,6 +186,7 @@ func (l *ledger) rateHost(c *candidate, b *book, p Policy) Rating {
 	l.rateRules(c, b, against)
 	c.rateTies(b, against)
 	c.rateStores(b, against)
+	c.rateNetworks(b, against)
 	c.rateKind(b, against)
 	l.rateHA(c, b, against)
 	c.rateTags(b, l, against)
@@ -338,6 +345,15 @@ func (c *candidate) rateStores(b *book, against func(code, text string, bars boo
 	for _, ds := range c.stores {
 		if runs, known := ds.Runs(b.host.ID); known && !runs {
 			against(CodeDatastore, fmt.Sprintf("it does not reach datastore %s, which holds files of the VM", ds.Name), true)
+		}
+	}
+}
+
+// rateNetworks bars a host that lacks a network of the VM. Where that is not known the platform has the last word, too.
+func (c *candidate) rateNetworks(b *book, against func(code, text string, bars bool)) {
+	for _, n := range c.nets {
+		if on, known := n.On(b.host.Host); known && !on {
+			against(CodeNetwork, fmt.Sprintf("network %s, which the VM is attached to, is not on %s", n.Name, b.host.Name), true)
 		}
 	}
 }

@@ -81,6 +81,11 @@ func TestBars(t *testing.T) {
 			store("iso", map[inventory.ID]inventory.Mount{hostID("esx-1"): {Accessible: true}, hostID("esx-2"): {Accessible: true, ReadOnly: true}}).
 			store("unknown", nil)
 	}
+	plugged := func(to func(*inventory.VM), change ...func(*inventory.Host)) *testFleet {
+		f := newFleet().host("esx-1", 8, 10, having("prod", "backup")).vm("web", "esx-1", 8, 10, to).host("esx-2", 0, 0, change...)
+		f.nets("prod", "backup").delta.Networks = append(f.delta.Networks, inventory.Network{ID: netID("vague"), Name: "vague", Unread: true})
+		return f
+	}
 
 	tests := []struct {
 		name  string
@@ -127,6 +132,14 @@ func TestBars(t *testing.T) {
 		{"datastore read-only", on("iso"), CodeDatastore, "datastore iso", 0},
 		{"mounts unknown", on("unknown"), "", "", 4},
 		{"datastore not listed", on("none"), "", "", 4},
+		{"network there", plugged(attached("prod", "backup"), having("backup", "prod", "test")), "", "", 4},
+		{"network not there", plugged(attached("prod", "backup"), having("prod")), CodeNetwork, "network backup, which the VM is attached to, is not on esx-2", 0},
+		{"no network there", plugged(attached("prod"), having()), CodeNetwork, "network prod", 0},
+		{"the host's networks unknown", plugged(attached("prod")), "", "", 4},
+		{"the VM's networks unknown", plugged(func(*inventory.VM) {}, having()), "", "", 4},
+		{"attached to none", plugged(attached(), having()), "", "", 4},
+		{"network unread", plugged(attached("vague"), having("prod")), "", "", 4},
+		{"network not listed", plugged(attached("none"), having("prod")), "", "", 4},
 		{"together there", pair(rule(inventory.Affinity, true), "esx-2"), "", "", 4},
 	}
 	for _, tt := range tests {

@@ -41,6 +41,7 @@ func TestRelieve(t *testing.T) {
 		{"alone", hot(), cpu(0.5), ceiling, "", "4 have no host that may take them (a, it has no other host)"},
 		{"rules keep it", hot(inventory.Rule{Name: "pair", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("b"), vmID("c")}}).host("esx-2", 0, 0), cpu(0.75), ceiling, "d>esx-2", ""},
 		{"rules between what moves", hot(inventory.Rule{Name: "apart", Kind: inventory.AntiAffinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("d"), vmID("c")}}).host("esx-2", 0, 0).host("esx-3", 20, 0), cpu(0.28), ceiling, "d>esx-2 c>esx-3", ""},
+		{"where its network is", newFleet().nets("lab").host("esx-1", 36, 50).vm("a", "esx-1", 10, 10, attached("lab")).host("esx-2", 0, 0, having()).host("esx-3", 20, 0, having("lab")), cpu(0.8), ceiling, "a>esx-3", ""},
 		{"in maintenance", newFleet().host("esx-1", 36, 50, func(h *inventory.Host) { h.Maintenance = true }), cpu(0.5), ceiling, "", "esx-1: it is in maintenance: whoever put it there empties it"},
 		{"disconnected", newFleet().host("esx-1", 36, 50, func(h *inventory.Host) { h.Connection = inventory.Unreachable }), cpu(0.5), ceiling, "", "esx-1: it is unreachable, power on"},
 		{"no such host", newFleet(), cpu(0.5), ceiling, "", "host vc/host/esx-1 is not known"},

@@ -255,6 +255,16 @@ func TestReserveOfACluster(t *testing.T) {
 		return newFleet(rules...).host("esx-1", 4, 60).host("esx-2", 4, 60).host("esx-3", 4, 10).
 			vm("a", "esx-1", 2, 30, ha).vm("b", "esx-1", 2, 30, ha).vm("c", "esx-2", 2, 30, ha).vm("d", "esx-2", 2, 30, ha)
 	}
+	lab := func(on ...string) *testFleet {
+		f := three().nets("lab").vm("s", "esx-3", 1, 1, ha, attached("lab"))
+		for i := range f.delta.Hosts {
+			h := &f.delta.Hosts[i]
+			if having()(h); slices.Contains(on, h.Name) {
+				having("lab")(h)
+			}
+		}
+		return f
+	}
 	apart := inventory.Rule{Name: "pair", Kind: inventory.AntiAffinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a"), vmID("b"), vmID("c")}}
 	tests := []struct {
 		name    string
@@ -293,8 +303,11 @@ func TestReserveOfACluster(t *testing.T) {
 		{"source down", func() *testFleet { f := three(); f.down = true; return f }(), 1, Policy{}, Unknown, "source vc does not answer"},
 		{"settings unread", func() *testFleet { f := three(); f.delta.Clusters[0].Unread = true; return f }(), 1, Policy{}, Unknown, "rules could not be read"},
 		{"datastore", three().vm("s", "esx-3", 1, 1, ha, func(v *inventory.VM) { v.Datastores = []inventory.ID{dsID("local")} }).
-			store("local", map[inventory.ID]inventory.Mount{hostID("esx-3"): {Accessible: true}}), 1, Policy{}, Refused, "rules or datastores leave no host to s"},
-		{"host rule", three().tie(inventory.HostRule{Name: "licence", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a")}, Hosts: []inventory.ID{hostID("esx-1")}}), 1, Policy{}, Refused, "rules or datastores leave no host to a"},
+			store("local", map[inventory.ID]inventory.Mount{hostID("esx-3"): {Accessible: true}}), 1, Policy{}, Refused, "rules, datastores or networks leave no host to s"},
+		{"network on one host", lab("esx-3"), 1, Policy{}, Refused, "when esx-3 fails, s has no host: rules, datastores or networks leave no host to s"},
+		{"network on two hosts", lab("esx-2", "esx-3"), 1, Policy{}, Admitted, "any host"},
+		{"networks not known", three().nets("lab").vm("s", "esx-3", 1, 1, ha, attached("lab")), 1, Policy{}, Admitted, "any host"},
+		{"host rule", three().tie(inventory.HostRule{Name: "licence", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a")}, Hosts: []inventory.ID{hostID("esx-1")}}), 1, Policy{}, Refused, "rules, datastores or networks leave no host to a"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

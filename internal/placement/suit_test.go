@@ -122,16 +122,24 @@ func TestRateOfAVMThatIsOnItsWay(t *testing.T) {
 	}
 }
 
-// fleetOf is a cluster of that size with a demand for each VM, hosts about two thirds full.
+// fleetOf is a cluster of that size with a demand for each VM, hosts about two thirds full, and 24 networks.
 func fleetOf(hosts, vms int) *inventory.Snapshot {
 	f := newFleet()
 	f.delta.Clusters[0].HA.Enabled = true
+	var networks []string
+	for n := range 24 {
+		networks = append(networks, fmt.Sprintf("dvportgroup-%04d", n))
+	}
+	f.nets(networks...)
 	for h := range hosts {
-		f.host(fmt.Sprintf("h%04d", h), 25, 65)
+		f.host(fmt.Sprintf("h%04d", h), 25, 65, having(networks...))
 	}
 	each := float64(hosts) / float64(vms)
 	for v := range vms {
-		f.vm(fmt.Sprintf("v%05d", v), fmt.Sprintf("h%04d", v%hosts), 23*each, 60*each, func(vm *inventory.VM) { vm.Availability = inventory.HighlyAvailable })
+		f.vm(fmt.Sprintf("v%05d", v), fmt.Sprintf("h%04d", v%hosts), 23*each, 60*each, func(vm *inventory.VM) {
+			vm.Availability = inventory.HighlyAvailable
+			attached(networks[(v+12)%24])(vm)
+		})
 	}
 	return f.snapshot()
 }
