@@ -85,8 +85,10 @@ type Action struct {
 	Webhook  string       `json:"webhook,omitempty"` // the name of what is called
 	For      string       `json:"for,omitempty"`     // what the move is for, as the plan says: relief, evacuation, spread, freeing, share
 	Why      string       `json:"why"`               // the plan's reasons, in words
-	By       string       `json:"by"`                // who approved: a user's name, or "automatic"
-	DryRun   bool         `json:"dry_run,omitempty"`
+	// CopyBytes is what the plan expects it to copy; 0 is not known.
+	CopyBytes float64 `json:"copy_bytes,omitempty"`
+	By        string  `json:"by"` // who approved: a user's name, or "automatic"
+	DryRun    bool    `json:"dry_run,omitempty"`
 	// Settle is how long after the move the tip's condition measures the past: longest range + for + two cycles.
 	Settle time.Duration `json:"settle,omitempty"`
 

@@ -77,6 +77,9 @@ func printPlan(w *tabwriter.Writer, p web.Proposal) {
 		fmt.Fprintf(w, "downtime\t%s\n", printable(p.Downtime))
 	}
 	fmt.Fprintf(w, "who\t%s\n", printable(p.Decision.Why))
+	if p.Seconds > 0 {
+		fmt.Fprintf(w, "takes\tabout %s, at %s\n", (time.Duration(p.Seconds) * time.Second).String(), printable(p.Pace))
+	}
 	if !p.FollowedSince.IsZero() {
 		fmt.Fprintf(w, "demand\tfollowed since %s\n", p.FollowedSince.Format(time.RFC3339))
 	}

@@ -64,7 +64,9 @@ func downtimeFlag(p proposal) string {
 
 func (a *App) proposeHost(r web.HostRequest) (proposal, error) {
 	snap := a.Snapshot()
-	p, err := a.planned(snap, func(policy placement.Policy) (proposal, error) { return a.request(snap, a.demand(snap), r, policy) })
+	p, err := a.planned(snap, r.Host.Source, func(policy placement.Policy, pace pace) (proposal, error) {
+		return a.request(snap, a.demand(snap), r, policy, pace)
+	})
 	if err != nil {
 		return proposal{}, err
 	}
@@ -112,7 +114,27 @@ func (a *App) show(p proposal, source string) web.Proposal {
 			Step: m.Step, FromName: hostName(snap, m.From), ToName: hostName(snap, m.To), Stars: m.Rating.Stars,
 		})
 	}
+	if len(p.moves) > 0 && p.pace.bytesPerSecond > 0 {
+		out.Seconds, out.Pace = a.takes(out.Waves), p.pace.String()
+	}
 	return out
+}
+
+// takes is about how many seconds the moves take, wave by wave, as many at once as may be.
+func (a *App) takes(waves [][]web.ProposedMove) (seconds float64) {
+	atOnce := 1
+	if r := a.settings.Load().config.Remediation; r != nil {
+		atOnce = max(1, min(r.Limits.PerSource, r.Limits.PerCluster))
+	}
+	for _, wave := range waves {
+		sum, longest := 0.0, 0.0
+		for _, m := range wave {
+			sum += m.Cost.Seconds
+			longest = max(longest, m.Cost.Seconds)
+		}
+		seconds += max(longest, sum/float64(atOnce))
+	}
+	return seconds
 }
 
 // planID is the same as long as the moves are.

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
+	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/internal/sim"
 	"github.com/protip/protip/internal/sim/load"
 	"github.com/protip/protip/internal/web"
@@ -294,6 +296,172 @@ func TestEvacuateByAPerson(t *testing.T) {
 		return ""
 	})
 	waves(t, a.actions())
+}
+
+// done waits until all actions have ended well, and checks that their waves were kept to.
+func (a *agent) done() {
+	a.t.Helper()
+	await(a.t, deadline, func() string {
+		for _, act := range a.actions() {
+			if act.State != remediation.Done {
+				return fmt.Sprintf("%s is %s: %s", act.VMName, act.State, act.Error)
+			}
+		}
+		return ""
+	})
+	waves(a.t, a.actions())
+}
+
+// awaitPlan waits until what is asked of a host takes so many moves: on a slow machine a number may be stale.
+func (a *agent) awaitPlan(what web.What, host string, moves int) (plan web.Proposal) {
+	a.t.Helper()
+	await(a.t, deadline, func() string {
+		var err error
+		if plan, err = a.HostPlan(a.t.Context(), what, host); err != nil {
+			return err.Error()
+		}
+		if n := len(slices.Concat(plan.Waves...)); n != moves {
+			return fmt.Sprintf("%d moves to %s %s, want %d: %s", n, what, host, moves, plan.Why)
+		}
+		return ""
+	})
+	return plan
+}
+
+// vmsOn counts the VMs of each host.
+func (a *agent) vmsOn() map[string]int {
+	on := map[string]int{}
+	for _, host := range hostsOfVMs(a.Snapshot()) {
+		on[host]++
+	}
+	return on
+}
+
+// fleetOf is unevenFleet with other VMs, so many on each host, of which every one uses so much of its CPU.
+func fleetOf(name string, cpu float64, vms ...int) sim.Config {
+	cfg := unevenFleet(name)
+	cfg.Load = load.Steady(load.Use{CPU: cpu, MemoryActive: 0.1, MemoryConsumed: 0.5, NetReceived: 4e6, NetTransmitted: 2e6})
+	for h, n := range vms {
+		cfg.Clusters[0].Hosts[h].VMs = nil
+		for i := range n {
+			cfg.Clusters[0].Hosts[h].VMs = append(cfg.Clusters[0].Hosts[h].VMs, sim.VM{Name: fmt.Sprintf("vm-%d-%d", h+1, i), VCPUs: 4, MemoryBytes: 8 << 30})
+		}
+	}
+	return cfg
+}
+
+// TestFreeByAPerson: a host is freed wholly, onto hosts that run VMs already, or not at all; and what its moves took is what the next plan says
+// that moves take.
+func TestFreeByAPerson(t *testing.T) {
+	t.Parallel()
+	fleet := fleetOf("vc", 0.2, 4, 3, 0)
+	large := &fleet.Clusters[0].Hosts[0]
+	large.MemoryBytes, large.VMs[0].MemoryBytes = 512<<30, 256<<30
+	r := planRig(t, 30, fleet)
+	r.config["placement"] = map[string]any{"copy_bytes_per_second": 1e9}
+	r.write()
+	a := r.start()
+	a.awaitUp("vc")
+
+	plan := a.awaitPlan(web.Free, "esx02", 3)
+	want := 0.0
+	for _, m := range slices.Concat(plan.Waves...) {
+		want += m.Cost.CopyBytes / 1e9
+		if m.ToName != "esx01" || m.For != placement.ForFreeing || m.Cost.Seconds != m.Cost.CopyBytes/1e9 {
+			t.Errorf("%+v", m)
+		}
+	}
+	if len(plan.Waves) != 3 || plan.Pace != "1000 MB/s, as configured" || math.Abs(plan.Seconds-want) > 1e-6 || want < 10 {
+		t.Errorf("%d waves, %g s at %q, want 3 and %g s, because one host gives one VM at a time", len(plan.Waves), plan.Seconds, plan.Pace, want)
+	}
+	stuck := a.awaitPlan(web.Free, "esx01", 0)
+	if len(stuck.Left) != 1 || !strings.Contains(stuck.Why, "1 of its VMs stay: vm-1-0, no host that runs VMs already takes it comfortably, so esx01 is not freed") {
+		t.Errorf("left %+v; %s", stuck.Left, stuck.Why)
+	}
+
+	if _, err := a.ImplementHost(t.Context(), web.Free, "esx02", web.Agreement{Plan: plan.ID}, "not needed"); err != nil {
+		t.Fatal(err)
+	}
+	a.done()
+	if on := a.vmsOn(); on["esx01"] != 7 || on["esx02"]+on["esx03"] != 0 || len(a.actions()) != 3 {
+		t.Errorf("VMs by host: %v, by %d actions", on, len(a.actions()))
+	}
+	plan = a.awaitPlan(web.Evacuate, "esx01", 3) // those that came cool down, and the large one fits nowhere
+	if !strings.Contains(plan.Pace, "the median of the last 3 live moves of vc") {
+		t.Errorf("pace %q", plan.Pace)
+	}
+	for _, m := range slices.Concat(plan.Waves...) { // a migration of the simulated vCenter takes 10 s, whatever the memory
+		if m.Cost.Seconds < 9 || m.Cost.Seconds > 60 {
+			t.Errorf("%s takes %g s, and those before it took 10", m.Name, m.Cost.Seconds)
+		}
+	}
+}
+
+// TestFillByAPerson: a new host gets its share of the cluster's load from the fullest hosts, and no more.
+func TestFillByAPerson(t *testing.T) {
+	t.Parallel()
+	r := planRig(t, 30, fleetOf("vc", 0.3, 8, 6, 0))
+	a := r.start()
+	a.awaitUp("vc")
+	plan := a.awaitPlan(web.Fill, "esx03", 4)
+	for _, m := range slices.Concat(plan.Waves...) {
+		if m.ToName != "esx03" || m.For != placement.ForShare {
+			t.Errorf("%+v", m)
+		}
+	}
+	if len(plan.Waves) != 4 {
+		t.Errorf("%d waves of 4 moves to one host, which takes one at a time", len(plan.Waves))
+	}
+	if _, err := a.ImplementHost(t.Context(), web.Fill, "esx03", web.Agreement{Plan: plan.ID}, "it is new"); err != nil {
+		t.Fatal(err)
+	}
+	a.done()
+	if on := a.vmsOn(); on["esx01"] != 5 || on["esx02"] != 5 || on["esx03"] != 4 {
+		t.Errorf("VMs by host: %v, and the mean is 14 / 3", on)
+	}
+	if again := a.awaitPlan(web.Fill, "esx03", 0); !strings.Contains(again.Why, "it carries its share already") {
+		t.Errorf("again: %s", again.Why)
+	}
+}
+
+// TestGoalFill: with the goal fill a hot host's VM goes by itself to the fullest host that has room, and not to the emptiest.
+func TestGoalFill(t *testing.T) {
+	t.Parallel()
+	fleet := hotFleet("vc")
+	hot := fleet.Load
+	fleet.Load = load.Func(func(vm int, at time.Time) load.Use {
+		use := hot.At(vm, at)
+		if vm == 3 { // idle-3
+			use.CPU = 0.9
+		}
+		return use
+	})
+	fleet.Clusters[0].Hosts[2].VMs[0].VCPUs = 3
+	full := sim.Host{Name: "esx04", Cores: 16, MemoryBytes: 64 << 30, VMs: []sim.VM{{Name: "full", MemoryBytes: 96 << 30}}}
+	fleet.Clusters[0].Hosts = append(fleet.Clusters[0].Hosts, full)
+	r := newRig(t, 30, fleet)
+	a := r.start()
+	a.awaitUp("vc")
+	best := func(want string) {
+		t.Helper()
+		await(t, deadline, func() string {
+			rating, err := a.Place(t.Context(), "mover")
+			if err != nil || rating.Ratings[0].Name != want || rating.Ratings[0].Stars == 0 {
+				return fmt.Sprintf("rated best is not %s: %+v, %v", want, rating.Ratings, err)
+			}
+			return ""
+		})
+	}
+	best("esx02")
+	r.config["placement"] = map[string]any{"goal": "fill"}
+	r.automatic("HostHot")
+	if err := a.App.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	act := a.awaitAction("done and recovered", recovered)
+	if act.VMName != "mover" || act.ToName != "esx03" || act.By != remediation.ByPolicy {
+		t.Errorf("%s went to %s by %s, want mover to esx03: esx02 is emptier, and esx04 has no room", act.VMName, act.ToName, act.By)
+	}
 }
 
 // waves fails the test if a move began before one of an earlier wave of its plan had ended.

@@ -20,6 +20,7 @@ type proposal struct {
 	left     []placement.Leftover // VMs that keep a host from being emptied
 	apart    *placement.Apart
 	why      string // in words, where the moves do not reach the goal
+	pace     pace
 	decision remediation.Decision
 	downtime string // which VMs it takes down, and why; empty if none
 	settle   time.Duration
@@ -43,7 +44,7 @@ func (p *proposal) act(snap *inventory.Snapshot, tip string) {
 		p.actions = append(p.actions, remediation.Action{
 			TipID: tip, Cluster: cluster, Kind: kindOf(m), Wave: m.Wave, For: m.For,
 			VM: m.VM, VMName: m.Name, From: m.From, FromName: hostName(snap, m.From), To: m.To, ToName: hostName(snap, m.To),
-			Why: m.Why, Settle: p.settle,
+			Why: m.Why, Settle: p.settle, CopyBytes: m.Cost.CopyBytes,
 		})
 	}
 }
@@ -58,7 +59,7 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 	if !tip.Remedy.Moves() {
 		return a.proposeCall(snap, tip), nil
 	}
-	p, err := a.planned(snap, func(policy placement.Policy) (proposal, error) { return a.plan(snap, tip, policy) })
+	p, err := a.planned(snap, actsOn(tip), func(policy placement.Policy, pace pace) (proposal, error) { return a.plan(snap, tip, policy, pace) })
 	if err != nil {
 		return proposal{}, err
 	}
@@ -69,22 +70,28 @@ func (a *App) propose(tip rules.Tip) (proposal, error) {
 
 // planned makes a plan. A VM is taken down only in one that reaches the goal where none without downtime does, or where nothing could
 // move without it.
-func (a *App) planned(snap *inventory.Snapshot, plan func(placement.Policy) (proposal, error)) (proposal, error) {
+func (a *App) planned(
+	snap *inventory.Snapshot, source string, plan func(placement.Policy, pace) (proposal, error),
+) (proposal, error) {
 	policy := a.placementPolicy(snap)
-	p, err := plan(policy)
+	pace, err := a.paceOf(source)
+	if err != nil {
+		return proposal{}, err
+	}
+	p, err := plan(policy, pace)
 	if err == nil && p.why != "" {
 		policy.Quick = true
-		down, errDown := plan(policy)
+		down, errDown := plan(policy, pace)
 		if errDown == nil && len(takenDown(down.moves)) > 0 && (down.why == "" || len(p.moves) == 0) {
 			p = down
 		}
 	}
-	p.downtime = downtimeOf(snap, p.moves)
+	p.pace, p.downtime = pace, downtimeOf(snap, p.moves)
 	return p, err
 }
 
 // plan is what the remedy asks of placement; why is empty if the moves reach its goal.
-func (a *App) plan(snap *inventory.Snapshot, tip rules.Tip, policy placement.Policy) (proposal, error) {
+func (a *App) plan(snap *inventory.Snapshot, tip rules.Tip, policy placement.Policy, pace pace) (proposal, error) {
 	demand := a.demand(snap)
 	switch tip.Remedy.Action {
 	case rules.RebalanceHost:
@@ -95,7 +102,7 @@ func (a *App) plan(snap *inventory.Snapshot, tip rules.Tip, policy placement.Pol
 		relief := placement.Relieve(snap, demand, host, goalOf(tip), policy)
 		p := proposal{why: relief.Why}
 		for _, m := range relief.Moves {
-			p.moves = append(p.moves, rated(m, demand))
+			p.moves = append(p.moves, rated(m, demand, pace))
 		}
 		return p, nil
 	case rules.Migrate:
@@ -103,16 +110,16 @@ func (a *App) plan(snap *inventory.Snapshot, tip rules.Tip, policy placement.Pol
 		if err != nil {
 			return proposal{}, err
 		}
-		return migration(snap, demand, vm, policy), nil
+		return migration(snap, demand, vm, policy, pace), nil
 	case rules.RebalanceCluster:
-		return a.rebalance(snap, demand, tip, policy)
+		return a.rebalance(snap, demand, tip, policy, pace)
 	case rules.Evacuate:
-		return a.request(snap, demand, web.HostRequest{What: web.Evacuate, Host: tip.Object}, policy)
+		return a.request(snap, demand, web.HostRequest{What: web.Evacuate, Host: tip.Object}, policy, pace)
 	}
 	return proposal{}, fmt.Errorf("remedy %q moves nothing", tip.Remedy.Action)
 }
 
-func migration(snap *inventory.Snapshot, demand placement.Demand, vm inventory.VMView, policy placement.Policy) proposal {
+func migration(snap *inventory.Snapshot, demand placement.Demand, vm inventory.VMView, policy placement.Policy, pace pace) proposal {
 	ratings := placement.Rate(snap, demand, placement.VMSpec{ID: vm.ID}, policy)
 	if len(ratings) == 0 {
 		return proposal{why: "no host can be rated"}
@@ -121,20 +128,22 @@ func migration(snap *inventory.Snapshot, demand placement.Demand, vm inventory.V
 	if text, barred := best.Barred(); barred {
 		return proposal{why: "no host may take it; the best, " + best.Name + ", may not because: " + text}
 	}
-	return proposal{moves: []proposed{rated(placement.Move{VM: vm.ID, Name: vm.Name, From: vm.Host, To: best.Host, Kind: best.Kind, Rating: best}, demand)}}
+	return proposal{moves: []proposed{rated(placement.Move{VM: vm.ID, Name: vm.Name, From: vm.Host, To: best.Host, Kind: best.Kind, Rating: best}, demand, pace)}}
 }
 
 // rated is a move whose target was chosen by its rating.
-func rated(m placement.Move, d placement.Demand) proposed {
+func rated(m placement.Move, d placement.Demand, pace pace) proposed {
 	return proposed{Rating: m.Rating, Step: placement.Step{
 		VM: m.VM, Name: m.Name, From: m.From, To: m.To, Kind: m.Kind, For: placement.ForRelief, Why: m.Rating.Words(),
-		Cost: placement.Cost{CopyBytes: d.VMs[m.VM].MemoryBytes},
+		Cost: placement.CostOf(m.Kind, d.VMs[m.VM].MemoryBytes, pace.bytesPerSecond, 0),
 	}}
 }
 
 // rebalance brings a cluster's hosts closer together, or, to fill, uses as few as serve.
-func (a *App) rebalance(snap *inventory.Snapshot, demand placement.Demand, tip rules.Tip, policy placement.Policy) (proposal, error) {
-	want, err := a.course(placement.Rebalance{Cluster: tip.Object, Apart: tip.Remedy.ApartBelow})
+func (a *App) rebalance(
+	snap *inventory.Snapshot, demand placement.Demand, tip rules.Tip, policy placement.Policy, pace pace,
+) (proposal, error) {
+	want, err := a.course(placement.Rebalance{Cluster: tip.Object, Apart: tip.Remedy.ApartBelow, CopyRate: pace.bytesPerSecond})
 	if err != nil {
 		return proposal{}, err
 	}
@@ -190,12 +199,14 @@ func proposalOf(c placement.Course) proposal {
 }
 
 // request plans what is wanted of one host.
-func (a *App) request(snap *inventory.Snapshot, demand placement.Demand, r web.HostRequest, policy placement.Policy) (proposal, error) {
+func (a *App) request(
+	snap *inventory.Snapshot, demand placement.Demand, r web.HostRequest, policy placement.Policy, pace pace,
+) (proposal, error) {
 	h, ok := snap.Host(r.Host)
 	if !ok {
 		return proposal{}, fmt.Errorf("host %s is gone", r.Host)
 	}
-	want := placement.Rebalance{Only: true, Cluster: h.Cluster}
+	want := placement.Rebalance{Only: true, Cluster: h.Cluster, CopyRate: pace.bytesPerSecond}
 	switch hosts := []inventory.ID{r.Host}; r.What {
 	case web.Evacuate:
 		want.Evacuate = hosts

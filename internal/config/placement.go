@@ -26,6 +26,7 @@ type Placement struct {
 	// VMs move does not count.
 	HostDisk     float64      `yaml:"host_disk_bytes_per_second,omitempty"`
 	HostNetwork  float64      `yaml:"host_network_bytes_per_second,omitempty"`
+	CopyRate     float64      `yaml:"copy_bytes_per_second,omitempty"` // of a migration, until one was seen; 0 is not known
 	HostReserves HostReserves `yaml:"host_reserves,omitempty"`
 	ApartTags    []string     `yaml:"apart_tags,omitempty"` // categories; VMs that share a tag of one are better apart
 	TogetherTags []string     `yaml:"together_tags,omitempty"`
@@ -87,6 +88,7 @@ func (v *validator) placement() {
 	}
 	v.rate("placement.host_disk_bytes_per_second", p.HostDisk)
 	v.rate("placement.host_network_bytes_per_second", p.HostNetwork)
+	v.rate("placement.copy_bytes_per_second", p.CopyRate)
 	v.share("placement.host_reserves.cpu", p.HostReserves.CPU, 0.9)
 	v.share("placement.host_reserves.memory", p.HostReserves.Memory, 0.9)
 	v.reserve("placement.reserve", p.Reserve)

@@ -82,22 +82,21 @@ func (c *planner) describe(m step) Step {
 	}
 	return Step{
 		VM: a.id, Name: a.name, From: from.host.ID, To: to.host.ID, Kind: kind, For: m.code, Why: why,
-		GainedHertz: gained, Closer: closer, Cost: c.want.cost(a, kind),
+		GainedHertz: gained, Closer: closer, Cost: CostOf(kind, a.Now.MemoryBytes, c.want.CopyRate, c.want.DirtyRates[a.id]),
 	}
 }
 
-// cost is what a move takes. A live one copies the memory, then what was written meanwhile, and so on: M + M d/r + M (d/r)^2 + ... =
-// M r / (r - d). A quick one writes the memory once and reads it once.
-func (r Rebalance) cost(a *actor, kind MoveKind) Cost {
-	bytes := a.Now.MemoryBytes
-	dirty := r.DirtyRates[a.id]
-	switch known := r.CopyRate > 0 && amount(r.CopyRate); {
+// CostOf is what a move of so much memory takes, where so many bytes are copied, and so many written to it, in a second; 0 is not known. A
+// live one copies the memory, then what was written meanwhile, and so on: M + M d/r + M (d/r)^2 + ... = M r / (r - d). A quick one writes
+// the memory once and reads it once.
+func CostOf(kind MoveKind, memory, copied, dirtied float64) Cost {
+	switch known := copied > 0 && amount(copied); {
 	case kind == MoveQuick && known:
-		return Cost{CopyBytes: bytes, Seconds: 2 * bytes / r.CopyRate, DowntimeSeconds: 2 * bytes / r.CopyRate}
+		return Cost{CopyBytes: memory, Seconds: 2 * memory / copied, DowntimeSeconds: 2 * memory / copied}
 	case kind == MoveQuick || !known:
-		return Cost{CopyBytes: bytes}
-	case dirty > 0 && dirty < r.CopyRate:
-		bytes *= r.CopyRate / (r.CopyRate - dirty)
+		return Cost{CopyBytes: memory}
+	case dirtied > 0 && dirtied < copied:
+		memory *= copied / (copied - dirtied)
 	}
-	return Cost{CopyBytes: bytes, Seconds: bytes / r.CopyRate}
+	return Cost{CopyBytes: memory, Seconds: memory / copied}
 }

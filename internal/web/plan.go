@@ -57,6 +57,9 @@ type Proposal struct {
 	// Downtime says which VMs are taken down, and why; empty if none is.
 	Downtime string               `json:"downtime,omitempty"`
 	Decision remediation.Decision `json:"decision"`
+	// Seconds is about how long the moves take, wave by wave, at the Pace, which is in words; 0 and empty if that is not known.
+	Seconds float64 `json:"seconds,omitempty"`
+	Pace    string  `json:"pace,omitempty"`
 	// FollowedSince is from when on the VMs' demand is known; zero if it is not.
 	FollowedSince time.Time `json:"followed_since,omitzero"`
 	NextCommand   string    `json:"next_command,omitempty"`

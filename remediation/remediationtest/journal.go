@@ -53,7 +53,7 @@ func Sample(id string) remediation.Action {
 		ID: id, PlanID: "plan", Order: 1, Wave: 2, TipID: "tip", Kind: remediation.LiveMigration,
 		Cluster: vm(inventory.KindCluster, "c1"), VM: vm(inventory.KindVM, "vm-1"), VMName: "web \"1\"\n", From: vm(inventory.KindHost, "h1"),
 		Queued: true, CancelBy: "bob", CancelAt: day.Add(6), CancelSentAt: day.Add(7), CancelError: "too late",
-		FromName: "esx-1", To: vm(inventory.KindHost, "h2"), ToName: "esx-2", For: "relief", Why: "4 stars", Webhook: "pager", By: "ann", DryRun: true, Settle: time.Minute,
+		FromName: "esx-1", To: vm(inventory.KindHost, "h2"), ToName: "esx-2", For: "relief", Why: "4 stars", Webhook: "pager", By: "ann", DryRun: true, Settle: time.Minute, CopyBytes: 4 << 30,
 		State: remediation.Planned, Fence: 3, Owner: "agent", TaskRef: "task-1", Progress: 0.5, Error: "none", Fault: true, Verified: true,
 		Outcome: remediation.NoEffect, PlannedAt: day, ApprovedAt: day.Add(1), StartingAt: day.Add(2), VerifyingAt: day.Add(3),
 		EndedAt: day.Add(4), MeasuredAt: day.Add(5),
