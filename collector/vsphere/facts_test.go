@@ -1,6 +1,7 @@
 package vsphere_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vmware/govmomi/vapi/rest"
@@ -324,6 +326,68 @@ func TestDatastores(t *testing.T) {
 		if n, err := w.faults.count(part); n != 0 {
 			t.Errorf("%d faults of %s, last %v", n, part, err)
 		}
+	}
+}
+
+// TestNetworks: which networks there are, which hosts have them and what is attached to them, from the listing on and as it changes.
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	clusters := mixed()
+	clusters[0].Hosts[0].VMs[0].Networks = []string{"lab", "prod / 42"}
+	clusters[0].Hosts[0].VMs[1].Networks = []string{}
+	w := watch(t, sim.Config{
+		Clusters: clusters,
+		Networks: []sim.Network{{Name: "VM Network 2"}, {Name: "prod / 42", Distributed: true}, {Name: "lab", Hosts: []string{"h1", "h2"}}},
+	}, nil)
+	id := func(name string) inventory.ID { return w.id(inventory.KindNetwork, w.vc.Network, name) }
+	lab, prod, plain := id("lab"), id("prod / 42"), id("VM Network 2")
+	host := func(name string) *inventory.Host { h, _ := w.fleet.Snapshot().Host(w.host(name)); return h.Host }
+	vm := func(name string) []inventory.ID { v, _ := w.fleet.Snapshot().VM(w.vm(name)); return v.Networks }
+	same := func(got []inventory.ID, want ...inventory.ID) bool {
+		slices.SortFunc(want, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+		return got != nil && slices.Equal(got, want)
+	}
+	for _, n := range []struct {
+		id   inventory.ID
+		name string
+	}{{lab, "lab"}, {prod, "prod / 42"}, {plain, "VM Network 2"}} {
+		if got, ok := w.fleet.Snapshot().Network(n.id); !ok || got.Name != n.name || got.Unread {
+			t.Errorf("%s is %+v", n.name, got)
+		}
+	}
+	if h1, h3 := host("h1"), host("h3"); !same(h1.Networks, lab, prod, plain) || !same(h3.Networks, prod, plain) {
+		t.Errorf("h1 has %v, h3 has %v", h1.Networks, h3.Networks)
+	}
+	if h1, h2 := host("h1"), host("h2"); unsafe.SliceData(h1.Networks) != unsafe.SliceData(h2.Networks) {
+		t.Error("what two hosts have in common is kept twice")
+	}
+	if !same(vm("a"), lab, prod) || len(vm("b")) != 0 || !same(vm("c"), plain) {
+		t.Errorf("a is attached to %v, b to %v, c to %v", vm("a"), vm("b"), vm("c"))
+	}
+
+	// A host loses a network, another gets it, and a VM's adapter is plugged elsewhere.
+	ref := func(id inventory.ID, kind string) types.ManagedObjectReference {
+		return types.ManagedObjectReference{Type: kind, Value: id.Ref}
+	}
+	inLab, inProd, inPlain := ref(lab, "Network"), ref(prod, "DistributedVirtualPortgroup"), ref(plain, "Network")
+	for _, change := range []struct {
+		what string
+		of   types.ManagedObjectReference
+		to   []types.ManagedObjectReference
+		done func() bool
+	}{
+		{"h1 without lab", ref(w.host("h1"), "HostSystem"), []types.ManagedObjectReference{inPlain, inProd}, func() bool { return same(host("h1").Networks, prod, plain) }},
+		{"h3 with all", ref(w.host("h3"), "HostSystem"), []types.ManagedObjectReference{inLab, inPlain, inProd}, func() bool { return same(host("h3").Networks, lab, prod, plain) }},
+		{"h2 with none", ref(w.host("h2"), "HostSystem"), nil, func() bool { n := host("h2").Networks; return n != nil && len(n) == 0 }},
+		{"c in lab", ref(w.vm("c"), "VirtualMachine"), []types.ManagedObjectReference{inLab}, func() bool { return same(vm("c"), lab) }},
+	} {
+		if err := w.vc.SetNetworks(change.of, change.to...); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(5*time.Second, change.what, change.done)
+	}
+	if line := `protip_source_objects{source="vc",kind="network"} 4`; !strings.Contains(w.scrape(), line) { // each datacenter has one of its own
+		t.Errorf("%s is not shown", line)
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 	maxUpdates = 100
 )
 
-// createView makes the vCenter list every cluster, host, VM, datastore and resource pool for this session, wherever in its folders
+// createView makes the vCenter list every cluster, host, VM, datastore, resource pool and network for this session, wherever in its folders
 // they are.
 func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectReference, error) {
 	if c.ServiceContent.ViewManager == nil {
@@ -32,7 +32,7 @@ func createView(ctx context.Context, c *platform.Conn) (types.ManagedObjectRefer
 	res, err := methods.CreateContainerView(ctx, c, &types.CreateContainerView{
 		This:      *c.ServiceContent.ViewManager,
 		Container: c.ServiceContent.RootFolder,
-		Type:      []string{typeCluster, typeHost, typeVM, typeStore, typePool},
+		Type:      []string{typeCluster, typeHost, typeVM, typeStore, typePool, typeNetwork},
 		Recursive: true,
 	})
 	if err != nil {
@@ -63,6 +63,7 @@ func (f *follower) factSpecs() []types.PropertySpec {
 		{Type: typeVM, PathSet: f.pathsOf(inventory.KindVM)},
 		{Type: typeStore, PathSet: f.pathsOf(inventory.KindDatastore)},
 		{Type: typePool, PathSet: f.pathsOf(inventory.KindResourcePool)}, // virtual apps are such
+		{Type: typeNetwork, PathSet: f.pathsOf(inventory.KindNetwork)},   // port groups of distributed switches are such
 	}
 }
 
@@ -252,6 +253,8 @@ func (f *follower) pathsOf(kind inventory.Kind) []string {
 		return slices.Sorted(maps.Keys(storePaths))
 	case inventory.KindResourcePool:
 		return slices.Sorted(maps.Keys(poolPaths))
+	case inventory.KindNetwork:
+		return slices.Sorted(maps.Keys(networkPaths))
 	}
 	paths := slices.Sorted(maps.Keys(vmPaths))
 	if len(f.opts.Attributes) == 0 {

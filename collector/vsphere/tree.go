@@ -19,6 +19,9 @@ const (
 	typeStore   = "Datastore"
 	typePool    = "ResourcePool"
 	typeApp     = "VirtualApp" // a resource pool with settings of its own
+	typeNetwork = "Network"    // a port group of standard switches, and what the next two are, too
+	typeGroup   = "DistributedVirtualPortgroup"
+	typeOpaque  = "OpaqueNetwork"
 )
 
 // tree is what is known of a vCenter's objects, by MoRef value.
@@ -30,7 +33,9 @@ type tree struct {
 	entered  []*vm // in the order they did, some of which have left since
 	stores   map[string]*store
 	pools    map[string]*inventory.ResourcePool
+	networks map[string]*inventory.Network
 	slow     *slow
+	attached map[string][]inventory.ID // sets of networks, by their refs: what hosts and VMs have in common is kept once
 }
 
 type host struct {
@@ -55,7 +60,8 @@ type store struct {
 func newTree(source string) *tree {
 	return &tree{
 		source: source, clusters: map[string]*inventory.Cluster{}, hosts: map[string]*host{}, vms: map[string]*vm{},
-		stores: map[string]*store{}, pools: map[string]*inventory.ResourcePool{}, slow: newSlow(nil),
+		stores: map[string]*store{}, pools: map[string]*inventory.ResourcePool{}, networks: map[string]*inventory.Network{},
+		attached: map[string][]inventory.ID{}, slow: newSlow(nil),
 	}
 }
 
@@ -79,6 +85,8 @@ func (t *tree) idOf(ref types.ManagedObjectReference) inventory.ID {
 		return t.id(inventory.KindDatastore, ref.Value)
 	case typePool, typeApp:
 		return t.id(inventory.KindResourcePool, ref.Value)
+	case typeNetwork, typeGroup, typeOpaque:
+		return t.id(inventory.KindNetwork, ref.Value)
 	}
 	return inventory.ID{}
 }
@@ -111,6 +119,9 @@ func (t *tree) drop(id inventory.ID) {
 		delete(t.stores, id.Ref)
 	case inventory.KindResourcePool:
 		delete(t.pools, id.Ref)
+	case inventory.KindNetwork:
+		delete(t.networks, id.Ref)
+		clear(t.attached) // of sets with it there will be no more
 	}
 }
 
@@ -136,6 +147,8 @@ func (t *tree) add(id inventory.ID) {
 		t.stores[id.Ref] = &store{Datastore: inventory.Datastore{ID: id}}
 	case id.Kind == inventory.KindResourcePool:
 		t.pools[id.Ref] = &inventory.ResourcePool{ID: id}
+	case id.Kind == inventory.KindNetwork:
+		t.networks[id.Ref] = &inventory.Network{ID: id}
 	}
 }
 
@@ -152,6 +165,8 @@ func (t *tree) has(id inventory.ID) bool {
 		return t.stores[id.Ref] != nil
 	case inventory.KindResourcePool:
 		return t.pools[id.Ref] != nil
+	case inventory.KindNetwork:
+		return t.networks[id.Ref] != nil
 	}
 	return false
 }
@@ -186,6 +201,12 @@ func (t *tree) set(id inventory.ID, path string, val any, now time.Time) bool {
 		set, ok := poolPaths[path]
 		if ok {
 			set(t, t.pools[id.Ref], val)
+		}
+		return ok
+	case inventory.KindNetwork:
+		set, ok := networkPaths[path]
+		if ok {
+			set(t, t.networks[id.Ref], val)
 		}
 		return ok
 	default:
@@ -234,6 +255,10 @@ func (t *tree) put(d *inventory.Delta, id inventory.ID) {
 	case inventory.KindResourcePool:
 		if p := t.pools[id.Ref]; p != nil {
 			d.Pools = append(d.Pools, *p)
+		}
+	case inventory.KindNetwork:
+		if n := t.networks[id.Ref]; n != nil {
+			d.Networks = append(d.Networks, *n)
 		}
 	}
 }
@@ -299,6 +324,7 @@ var (
 		"summary.config.product.version": func(_ *tree, h *host, v any) { h.Version, _ = v.(string) },
 		"summary.currentEVCModeKey":      func(_ *tree, h *host, v any) { h.EVC, _ = v.(string) },
 		"summary.maxEVCModeKey":          func(_ *tree, h *host, v any) { h.MaxEVC, _ = v.(string) },
+		"network":                        func(t *tree, h *host, v any) { h.Networks = t.networksOf(v) },
 	}
 
 	vmPaths = map[string]func(*tree, *vm, any){
@@ -319,6 +345,7 @@ var (
 		"summary.config.cpuReservation":    func(_ *tree, m *vm, v any) { m.CPUReservationHertz = number(v) * 1e6 },
 		"summary.config.memoryReservation": func(_ *tree, m *vm, v any) { m.MemoryReservationBytes = number(v) * mebi },
 		"datastore":                        func(t *tree, m *vm, v any) { m.Datastores = t.storesOf(v) },
+		"network":                          func(t *tree, m *vm, v any) { m.Networks = t.networksOf(v) },
 		customValue:                        func(_ *tree, m *vm, v any) { m.written = written(v) },
 	}
 
@@ -337,6 +364,10 @@ var (
 		"owner":                   func(t *tree, p *inventory.ResourcePool, v any) { p.Cluster = t.clusterOf(v) },
 		"config.cpuAllocation":    func(_ *tree, p *inventory.ResourcePool, v any) { p.CPU = allocation(v, 1e6) },
 		"config.memoryAllocation": func(_ *tree, p *inventory.ResourcePool, v any) { p.Memory = allocation(v, mebi) },
+	}
+
+	networkPaths = map[string]func(*tree, *inventory.Network, any){
+		"name": func(_ *tree, n *inventory.Network, v any) { n.Name = name(v) },
 	}
 )
 
@@ -414,6 +445,26 @@ func (t *tree) storesOf(v any) []inventory.ID {
 	refs, _ := v.(types.ArrayOfManagedObjectReference)
 	ids := t.idsOf(refs.ManagedObjectReference, inventory.KindDatastore)
 	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+	return ids
+}
+
+// networksOf are the networks that a host has or that a VM is attached to, always in one order; nil if that is not told.
+func (t *tree) networksOf(v any) []inventory.ID {
+	refs, told := v.(types.ArrayOfManagedObjectReference)
+	if !told {
+		return nil
+	}
+	list := refs.ManagedObjectReference
+	slices.SortFunc(list, func(a, b types.ManagedObjectReference) int { return cmp.Compare(a.Value, b.Value) })
+	var key []byte
+	for _, ref := range list {
+		key = append(append(key, ref.Value...), ' ')
+	}
+	ids, known := t.attached[string(key)]
+	if !known {
+		ids = slices.Compact(append([]inventory.ID{}, t.idsOf(list, inventory.KindNetwork)...))
+		t.attached[string(key)] = ids
+	}
 	return ids
 }
 

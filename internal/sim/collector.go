@@ -576,6 +576,8 @@ func isA(kind, base string) bool {
 		return kind == "ClusterComputeResource"
 	case "ResourcePool":
 		return kind == "VirtualApp"
+	case "Network":
+		return kind == "DistributedVirtualPortgroup" || kind == "OpaqueNetwork"
 	case "Folder":
 		return kind == "StoragePod"
 	default:

@@ -85,6 +85,7 @@ type VM struct {
 	DRSBehavior    types.DrsBehavior   // an override of the cluster's; "disabled" takes the VM out of DRS
 	Restart        types.DasVmPriority // an override of the cluster's HA
 	Datastore      string              // default: the first
+	Networks       []string            // that its adapters are attached to; nil: the first
 	Pool           string              // of the cluster; default: its root
 	MAC            string              // of its network adapter, as its tools tell
 	CPUReserved    int                 // MHz
@@ -134,7 +135,7 @@ type place struct {
 	hosts, vms *simulator.Folder
 	datastore  *simulator.Datastore // the first of datastores
 	datastores []*simulator.Datastore
-	network    []types.ManagedObjectReference
+	networks   []types.ManagedObjectReference
 	template   *simulator.HostSystem
 	built      int // VMs so far, which is also the next one's index in the load
 }
@@ -148,9 +149,9 @@ func (vc *VCenter) build() error {
 	p.datacenter = vc.reg.Get(dc).(*simulator.Datacenter)
 	p.hosts = vc.reg.Get(p.datacenter.HostFolder).(*simulator.Folder)
 	p.vms = vc.reg.Get(p.datacenter.VmFolder).(*simulator.Folder)
-	p.network = p.datacenter.Network
 	p.template = simulator.NewHostSystem(ctx, esx.HostSystem)
 	vc.buildDatastores()
+	vc.buildNetworks()
 	for _, c := range vc.cfg.Clusters {
 		if err := vc.buildCluster(ctx, c); err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
@@ -338,7 +339,7 @@ func (vc *VCenter) buildHost(cluster *simulator.ClusterComputeResource, h Host, 
 	boot := vc.clock.Now().AddDate(0, 0, -40)
 	host.Name = h.Name
 	host.Datastore = nil
-	host.Network = vc.place.network
+	host.Network = vc.networksOf(h.Name)
 	host.Runtime.BootTime = &boot
 	host.Runtime.InMaintenanceMode = h.Maintenance
 	host.Runtime.ConnectionState = types.HostSystemConnectionStateConnected
@@ -389,7 +390,7 @@ func (vc *VCenter) newVM(spec VM, host *simulator.HostSystem, cluster *simulator
 	vm.EnvironmentBrowser = *cluster.EnvironmentBrowser
 	datastore := vc.datastoreOf(spec.Datastore)
 	vm.Datastore = []types.ManagedObjectReference{datastore.Self}
-	vm.Network = vc.place.network
+	vm.Network = vc.networksNamed(spec.Networks)
 	path := fmt.Sprintf("[%s] vm-%d/vm.vmx", datastore.Name, n)
 	created := vc.clock.Now()
 	vm.Config = &types.VirtualMachineConfigInfo{

@@ -296,6 +296,7 @@ func (vc *VCenter) refuse(m move) types.BaseMethodFault {
 	}
 	vm := vc.vmState(obj)
 	source, target := vc.hostState(vm.host), vc.hostState(m.host)
+	network, unplugged := vc.missing(m.vm, m.host)
 	invalid := func(host types.ManagedObjectReference) types.InvalidHostState {
 		return types.InvalidHostState{Host: &host}
 	}
@@ -311,6 +312,8 @@ func (vc *VCenter) refuse(m move) types.BaseMethodFault {
 		return &types.InvalidArgument{InvalidProperty: "spec.pool"}
 	case !vc.reaches(m.vm, m.host):
 		return &types.CannotAccessVmDisk{}
+	case unplugged:
+		return &types.CannotAccessNetwork{Network: &network}
 	case !vm.on:
 		return nil
 	case source.model != target.model:

@@ -64,6 +64,40 @@ func TestStorageBindsVMs(t *testing.T) {
 	}
 }
 
+func TestNetworksBindVMs(t *testing.T) {
+	vc := start(t, Config{
+		Networks: []Network{{Name: "prod"}, {Name: "lab", Distributed: true, Hosts: []string{"h1"}}},
+		Clusters: []Cluster{{Name: "c", Hosts: []Host{
+			{Name: "h1", VMs: []VM{{Name: "free"}, {Name: "bound", Networks: []string{"prod", "lab"}}}}, {Name: "h2"},
+		}}},
+	})
+	c := client(t, vc)
+	h2, _ := vc.Host("h2")
+	move := func(name string) error {
+		vm, _ := vc.VM(name)
+		task, err := object.NewVirtualMachine(c.Client, vm).Relocate(ctx, types.VirtualMachineRelocateSpec{Host: &h2}, types.VirtualMachineMovePriorityDefaultPriority)
+		if err != nil {
+			return err
+		}
+		return task.Wait(ctx)
+	}
+	var no *types.CannotAccessNetwork
+	lab, _ := vc.Network("lab")
+	if _, is := fault.As(move("bound"), &no); !is || *no.Network != lab {
+		t.Errorf("bound to h2: %+v", no)
+	}
+	if err := move("free"); err != nil {
+		t.Errorf("free to h2: %v", err)
+	}
+	prod, _ := vc.Network("prod")
+	if err := vc.SetNetworks(h2, prod, lab); err != nil {
+		t.Fatal(err)
+	}
+	if err := move("bound"); err != nil {
+		t.Errorf("bound to h2, which has its networks now: %v", err)
+	}
+}
+
 // TestDatastoreHistory asks as a stock client does.
 func TestDatastoreHistory(t *testing.T) {
 	vc := start(t, twoStores())

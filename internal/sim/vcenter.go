@@ -39,6 +39,8 @@ type Config struct {
 	Clusters []Cluster
 	// Datastores are all mounted by all hosts that they do not restrict themselves to; default is one, san-01.
 	Datastores []Datastore
+	// Networks are on all hosts that they do not restrict themselves to; default is one, VM Network.
+	Networks []Network
 
 	// MaxQueryMetrics is the setting config.vpxd.stats.maxQueryMetrics: how many counters one QueryPerf may ask for, summed
 	// over its entities. 0: no such setting and no limit; negative: the setting says so and there is no limit.

@@ -11,7 +11,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// WaitForUpdates is WaitForUpdatesEx, nil if nothing changed in time. Names, numbers, states and references, which are nearly all
+// WaitForUpdates is WaitForUpdatesEx, nil if nothing changed in time. Names, numbers, states and references, alone or in lists, which are nearly all
 // that a listing holds, are scanned; a value of any other type is decoded by reflection. MissingObjects are left out.
 func (c *Conn) WaitForUpdates(ctx context.Context, version string, options types.WaitOptions) (*types.UpdateSet, error) {
 	const method = "WaitForUpdatesEx"
@@ -155,6 +155,16 @@ func (u *updates) value(s *Scanner) (val any, err error) {
 		val, err = parseWhole[int64](s.Text(), 64)
 	case "ManagedObjectReference":
 		return u.reference(s), s.Err()
+	case "ArrayOfManagedObjectReference":
+		var list types.ArrayOfManagedObjectReference
+		for s.Child() {
+			if string(s.Name()) == "ManagedObjectReference" {
+				list.ManagedObjectReference = append(list.ManagedObjectReference, u.reference(s))
+			} else {
+				s.Skip()
+			}
+		}
+		return list, s.Err()
 	default:
 		if state := u.state(s.Type()); state != nil {
 			v := reflect.New(state).Elem()
@@ -192,7 +202,11 @@ func (u *updates) state(name []byte) reflect.Type {
 }
 
 func (u *updates) reference(s *Scanner) types.ManagedObjectReference {
-	ref := types.ManagedObjectReference{Type: u.word(s.Attr("type")), ServerGUID: string(s.Attr("serverGuid"))}
+	kind := s.Attr("type")
+	if kind == nil { // govmomi takes the xsi:type then, which is none of an object
+		s.fail("a reference has no type")
+	}
+	ref := types.ManagedObjectReference{Type: u.word(kind), ServerGUID: string(s.Attr("serverGuid"))}
 	ref.Value = string(s.Text())
 	return ref
 }

@@ -26,6 +26,10 @@ const someUpdates = `<version>7</version><filterSet><filter type="PropertyFilter
 	`<changeSet><name>memory</name><op>assign</op><val xsi:type="xsd:long">9223372036854775807</val></changeSet>` +
 	`<changeSet><name>drs</name><op>assign</op><val xsi:type="ClusterDrsConfigInfo"><enabled>true</enabled><vmotionRate>3</vmotionRate></val></changeSet>` +
 	`<changeSet><name>values</name><op>assign</op><val xsi:type="ArrayOfInt"><int>1</int><int>2</int></val></changeSet>` +
+	`<changeSet><name>network</name><op>assign</op><val xsi:type="ArrayOfManagedObjectReference">` +
+	`<ManagedObjectReference type="Network" xsi:type="ManagedObjectReference">network-1</ManagedObjectReference><other>1</other>` +
+	`<ManagedObjectReference type="DistributedVirtualPortgroup" serverGuid="x">dvportgroup-2</ManagedObjectReference></val></changeSet>` +
+	`<changeSet><name>datastore</name><op>assign</op><val xsi:type="ArrayOfManagedObjectReference"></val></changeSet>` +
 	`<changeSet><name>guest.ipAddress</name><op>remove</op></changeSet></objectSet>` +
 	`<objectSet><kind>modify</kind><obj type="HostSystem" serverGuid="x">host-1</obj>` +
 	`<missingSet><path>name</path><fault><fault xsi:type="NotAuthenticated"></fault><localizedMessage>no</localizedMessage></fault></missingSet></objectSet>` +
