@@ -118,6 +118,9 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 		if v := &d.VMs[i]; v.Power == "" || v.Connection == "" {
 			r.t.Errorf("%v has power %q and connection %q", v.ID, v.Power, v.Connection)
 		}
+		if before, ok := r.fleet.Snapshot().VM(d.VMs[i].ID); ok {
+			r.checkKept(before.VM, &d.VMs[i])
+		}
 	}
 	for i := range d.Datastores {
 		announce(d.Datastores[i].ID, inventory.KindDatastore)
@@ -136,6 +139,14 @@ func (r *recorder) checkObjects(d *inventory.Delta) {
 	}
 	for _, id := range d.Removed {
 		delete(r.announced, id)
+	}
+}
+
+// checkKept demands that what is known of a VM's hardware stays known, whatever becomes of the VM: sums over a cluster go by it.
+func (r *recorder) checkKept(before, now *inventory.VM) {
+	if before.UUID != "" && now.UUID == "" || before.VCPUs > 0 && now.VCPUs == 0 || before.MemoryBytes > 0 && now.MemoryBytes == 0 ||
+		before.MACs != nil && now.MACs == nil || before.Datastores != nil && now.Datastores == nil || before.Networks != nil && now.Networks == nil {
+		r.t.Errorf("of %v less is known than before: %+v, was %+v", now.ID, *now, *before)
 	}
 }
 

@@ -36,6 +36,7 @@ type cluster struct {
 type vm struct {
 	host    string // ref of where it is
 	last    inventory.VM
+	detail  detail // as a host last told it
 	meter   meter
 	seen    time.Time // when a host last had it
 	missing time.Time // since when no host has it; zero if one has
@@ -121,7 +122,12 @@ func (c *cluster) install(y *cycle) ([]inventory.SampleSet, error) {
 	for id, v := range n.views {
 		d, known := n.details[id]
 		fresh = fresh || !known
-		if known {
+		if m := c.vms[id]; !known && m != nil { // it came from another host, and is what it was there until this one has told of it
+			d = n.detail(id)
+			*d = m.detail
+			d.notLive, d.asked, d.refusals = "", time.Time{}, 0
+		}
+		if d != nil {
 			v.detail = *d
 		}
 		c.dirty[id] = true
@@ -254,7 +260,7 @@ func (c *cluster) settleOne(id string, now time.Time) {
 	}
 	m.missing = time.Time{}
 	if v != nil {
-		m.seen = v.at
+		m.seen, m.detail = v.at, v.detail
 	}
 	if clustered {
 		m.host = c.ref(role.owner)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/history/remote"
+	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/sim/hyperv"
 	"github.com/protip/protip/internal/sim/load"
 	"github.com/protip/protip/rules"
@@ -27,8 +28,10 @@ import (
 
 const (
 	scrapedCycle = 2 * time.Second        // of the sources and of the evaluation
-	scrapedEvery = 500 * time.Millisecond // a mean over half a minute must not be 2 % off for when it was seen
-	scrapedFor   = 78 * time.Second
+	scrapedEvery = 400 * time.Millisecond // a mean over ten seconds must not be 2 % off for when it was seen
+	scrapedFor   = 96 * time.Second
+	// scrapedCalm is when nothing has changed for as long as the rules then look back; as long as they look back at the end, nothing has by then.
+	scrapedCalm = 42 * time.Second
 )
 
 // TestSameOverScrapes lets an agent watch a Hyper-V cluster in real time, with its own history, while a real Prometheus scrapes it. Then the
@@ -58,12 +61,13 @@ func TestSameOverScrapes(t *testing.T) {
 	a.awaitUp("hv")
 	began := time.Now()
 	moved := w.play(t, began, a)
+	ended := a.collected("hv-01").Add(scrapedEvery / 2)
 
 	near := asked(t, a.url+"/prometheus")
 	far := asked(t, server.URL)
-	// Off the grid of subqueries: whether a range includes its start differs between versions of Prometheus.
-	off := scrapedCycle / 4
-	over := history.Range{Start: began.Truncate(scrapedCycle).Add(off), End: time.Now().Truncate(scrapedCycle).Add(off - scrapedCycle), Step: scrapedCycle}
+	// A Prometheus sees a change as it is collected, the agent's own history at the next evaluation. In a range that begins and ends with a
+	// collection of the host that is hot, both have it for as long.
+	over := history.Range{Start: ended.Add(-ended.Sub(began).Truncate(scrapedCycle)), End: ended.Add(-scrapedCycle), Step: scrapedCycle}
 
 	a.scrape().each("protip_rule_failures_total", nil, func(labels map[string]string, n float64) {
 		if n > 0 {
@@ -101,6 +105,25 @@ func TestSameOverScrapes(t *testing.T) {
 	})
 }
 
+// collected is when the next samples of a host come. Hosts of one source are asked one after the other.
+func (a *agent) collected(name string) time.Time {
+	a.t.Helper()
+	last := func() (at int64) {
+		for h := range a.Snapshot().Hosts() {
+			if h.Name == name {
+				at = h.Samples.Of(inventory.HostCPUUsage).At
+			}
+		}
+		return at
+	}
+	for before, late := last(), time.Now().Add(deadline); last() == before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(late) {
+			a.t.Fatalf("no samples of %s come", name)
+		}
+	}
+	return time.Now()
+}
+
 // atOnce is an address that answers scrapes at once, with what the agent has told within the last moments: a scrape that a busy machine loses is a
 // gap that the agent's own history does not have.
 func (a *agent) atOnce() string {
@@ -118,7 +141,7 @@ func (a *agent) atOnce() string {
 			select {
 			case <-done:
 				return
-			case <-time.After(scrapedEvery / 4):
+			case <-time.After(scrapedEvery / 5):
 				tell()
 			}
 		}
@@ -156,8 +179,8 @@ func newScrapedWorld(t *testing.T, r *rig) *scrapedWorld {
 	w.cluster, err = hyperv.New(hyperv.Options{
 		Clock: r.clock, MigrationTime: func(float64) time.Duration { return time.Second },
 		Nodes: []hyperv.Node{
-			{Cores: 16, MemoryBytes: 16 << 30, VMs: vms("mover", "worker", "gone")},
-			{Cores: 16, MemoryBytes: 32 << 30, VMs: vms("calm", "idle")},
+			{Cores: 16, MemoryBytes: 16 << 30, VMs: vms("mover", "worker")},
+			{Cores: 16, MemoryBytes: 32 << 30, VMs: vms("calm", "idle", "gone")},
 			{Cores: 16, MemoryBytes: 36 << 30, VMs: vms("big-1", "big-2", "big-3")}, // more is promised than there is
 		},
 		Volumes: []hyperv.Volume{{Name: "full", TotalBytes: 1e12, FreeBytes: 5e10}, {Name: "roomy", TotalBytes: 1e12, FreeBytes: 8e11}},
@@ -223,15 +246,15 @@ func (w *scrapedWorld) play(t *testing.T, began time.Time, a *agent) string {
 	w.demand(t, "worker", 0.9)
 	at(10)
 	w.slow.Store(true)
-	at(20)
+	at(13) // between two steps of the reports
 	if err := w.cluster.DestroyVM(w.vm(t, "gone")); err != nil {
 		t.Fatal(err)
 	}
 	at(24)
 	w.slow.Store(false)
-	at(36)
+	at(43)
 	w.demand(t, "mover", 0.15) // its work is done before it moves: there is nothing of it to be charged to its new host
-	at(40)
+	at(47)
 	if err := w.cluster.Move(mover, "hv-02", true); err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +382,7 @@ func sameAnswers(t *testing.T, r *rig, near, far history.Querier, over history.R
 	t.Helper()
 	answered := 0
 	for _, q := range hurriedSet(t, r).Queries() {
-		for _, at := range []time.Time{over.Start.Add(34 * time.Second), over.End} {
+		for _, at := range []time.Time{over.Start.Add(scrapedCalm), over.End} {
 			if strings.Contains(q.Expr, "predict_linear") && at != over.End {
 				continue // takes two samples, and of what does not change they are a minute apart
 			}
