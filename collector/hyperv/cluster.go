@@ -108,6 +108,7 @@ func (c *cluster) install(y *cycle) ([]inventory.SampleSet, error) {
 		return nil, err
 	}
 	h := n.describe(c)
+	n.networks, h.Networks = n.attachable(c)
 	if y.read.system != nil {
 		h.Version = y.read.system.version
 	} else if n.host != nil {
@@ -130,6 +131,7 @@ func (c *cluster) install(y *cycle) ([]inventory.SampleSet, error) {
 		if d != nil {
 			v.detail = *d
 		}
+		v.networks = n.attached(c, id)
 		c.dirty[id] = true
 	}
 	if fresh {
@@ -171,6 +173,52 @@ func (n *node) describe(c *cluster) inventory.Host {
 		ID: c.id(inventory.KindHost, k.ref), Name: k.name, Power: inventory.PowerOn, Cores: k.cores, CPUHertz: float64(k.cores) * k.megahertz * 1e6,
 		MemoryBytes: k.memory, Model: k.model, CPUModel: k.cpu,
 	}
+}
+
+// network is a virtual switch. Each host has its own, with a GUID of its own: a VM that moves is plugged into the one of the same name,
+// so that by their names they are one network.
+func (c *cluster) network(name string) inventory.ID {
+	return c.id(inventory.KindNetwork, strings.ToLower(name))
+}
+
+// attachable are the host's virtual switches; nil if they are not known.
+func (n *node) attachable(c *cluster) (networks []inventory.Network, ids []inventory.ID) {
+	if n.switches == nil {
+		return nil, nil
+	}
+	ids = []inventory.ID{}
+	for _, name := range slices.Sorted(maps.Values(n.switches)) {
+		if id := c.network(name); !slices.Contains(ids, id) {
+			networks, ids = append(networks, inventory.Network{ID: id, Name: name}), append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+	return networks, ids
+}
+
+// attached are the networks of a VM that the host has.
+func (n *node) attached(c *cluster, id string) (ids []inventory.ID) {
+	for _, to := range n.plugged[id] {
+		if name := n.switches[to]; name != "" && !slices.Contains(ids, c.network(name)) {
+			ids = append(ids, c.network(name))
+		}
+	}
+	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
+	return ids
+}
+
+// networks are the virtual switches of all hosts, called as the first of them calls it.
+func (c *cluster) networks() (out []inventory.Network) {
+	named := map[inventory.ID]bool{}
+	for _, n := range c.nodes {
+		for _, network := range n.networks {
+			if !named[network.ID] {
+				named[network.ID] = true
+				out = append(out, network)
+			}
+		}
+	}
+	return out
 }
 
 // samples are what was measured of a host and of the VMs that are its own.
@@ -322,6 +370,7 @@ func (c *cluster) object(id string, m *vm, v *view, role role, clustered bool) i
 		out.GuestHostname, out.GuestIP, out.MACs = d.hostname, d.ip, d.macs
 		out.GuestOS = cmp.Or(v.os, d.os)
 		out.Datastores = c.failover.holding(c, d.volumes)
+		out.Networks = v.networks
 	}
 	out.Availability = inventory.NotHighlyAvailable
 	if clustered {
@@ -374,6 +423,11 @@ func (c *cluster) delta(now time.Time) inventory.Delta {
 			if news(ds.ID, ds) {
 				d.Datastores = append(d.Datastores, ds)
 			}
+		}
+	}
+	for _, n := range c.networks() {
+		if news(n.ID, n) {
+			d.Networks = append(d.Networks, n)
 		}
 	}
 	for _, h := range c.hosts() {

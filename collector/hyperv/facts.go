@@ -23,6 +23,8 @@ var facts = []fact{
 	{query: qCount, take: (*node).takeCount, perVM: true},
 	{query: qSettings, take: (*node).takeSettings, perVM: true},
 	{query: qPorts, take: (*node).takePorts, perVM: true},
+	{query: qSwitches, take: (*node).takeSwitches},
+	{query: qConnections, take: (*node).takeConnections, perVM: true},
 	{query: qExchange, take: (*node).takeExchange, perVM: true},
 }
 
@@ -168,6 +170,37 @@ func (n *node) takePorts(rows []winrm.Instance) {
 	for id, all := range macs {
 		slices.Sort(all)
 		n.detail(id).macs = slices.Compact(all)
+	}
+}
+
+func (n *node) takeSwitches(rows []winrm.Instance) {
+	n.switches = make(map[string]string, len(rows))
+	for _, r := range rows {
+		if id, name := guid(r.Text("Name")), clean(r.Text("ElementName")); id != "" && name != "" {
+			n.switches[id] = name
+		}
+	}
+}
+
+// notConnected is the state of an adapter's connection that is set up and not made.
+const notConnected = 3
+
+// takeConnections takes the switches that VMs' adapters are plugged into. Which one is told by its path, and an adapter that takes any of
+// a pool tells none.
+func (n *node) takeConnections(rows []winrm.Instance) {
+	n.plugged = map[string][]string{}
+	for _, r := range rows {
+		id := guidWithin(r.Text("InstanceID"))
+		if state, _ := r.Uint("EnabledState"); id == "" || state == notConnected {
+			continue
+		}
+		v, _ := r.Get("HostResource")
+		for _, item := range v.List() {
+			_, name, _ := strings.Cut(item.Text, `,Name=`)
+			if to := guidWithin(name); to != "" && len(n.plugged[id]) < 64 {
+				n.plugged[id] = append(n.plugged[id], to)
+			}
+		}
 	}
 }
 

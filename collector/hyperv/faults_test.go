@@ -92,6 +92,11 @@ func TestTruth(t *testing.T) {
 			nodes := uniform(2, 3)
 			nodes[0].VMs[0].AntiAffinity, nodes[1].VMs[0].AntiAffinity = []string{"apart"}, []string{"apart"}
 			nodes[0].VMs[1].Priority = 3000
+			nodes[0].Switches, nodes[1].Switches = []string{sim.DefaultSwitch, "Lab"}, []string{"external", "Other"}
+			nodes[0].VMs[1].Switches, nodes[0].VMs[2].Switches = []string{"Lab", sim.DefaultSwitch}, []string{}
+			for i := range nodes[1].VMs {
+				nodes[1].VMs[i].Switches = []string{"external"}
+			}
 			nodes[1].VMs = append(nodes[1].VMs, sim.VM{Name: "alone", MemoryBytes: 1 << 30, Unclustered: true}, sim.VM{Name: "off", MemoryBytes: 1 << 30, Off: true})
 			l := startLab(t, sim.Options{Nodes: nodes, Locale: locale})
 			f := l.follow()
@@ -153,6 +158,24 @@ func TestTruth(t *testing.T) {
 			c, _ := s.Cluster(clusterID)
 			if !c.HA.Enabled || c.RestartPriorities[vmID(ids[1])] != "high" || len(c.Rules) != 1 || len(c.Rules[0].VMs) != 2 || h.Cluster != clusterID {
 				t.Errorf("the cluster: %+v", *c)
+			}
+			network := func(refs ...string) (ids []inventory.ID) {
+				for _, ref := range refs {
+					ids = append(ids, inventory.ID{Source: "hv", Kind: inventory.KindNetwork, Ref: ref})
+				}
+				return ids
+			}
+			other, _ := s.Host(hostID("hv-02"))
+			if !slices.Equal(h.Networks, network("external", "lab")) || !slices.Equal(other.Networks, network("external", "other")) {
+				t.Errorf("hv-01 has the networks %v, hv-02 %v", h.Networks, other.Networks)
+			}
+			if n, ok := s.Network(network("external")[0]); !ok || n.Name != sim.DefaultSwitch {
+				t.Errorf("network %+v", n)
+			}
+			for i, want := range [][]inventory.ID{network("external"), network("external", "lab"), nil, network("external")} {
+				if vm, _ := s.VM(vmID(ids[i])); !slices.Equal(vm.Networks, want) {
+					t.Errorf("VM %d is attached to %v, want %v", i, vm.Networks, want)
+				}
 			}
 			for ds := range s.Datastores() {
 				if free, ok := ds.Samples.Value(inventory.DatastoreFree); !ok || free <= 0 || ds.CapacityBytes <= free || len(ds.Mounts) != 2 || ds.Name != "Volume1" {

@@ -26,19 +26,22 @@ type node struct {
 	computer computer
 	member   *member // nil if it is in no cluster
 	details  map[string]*detail
-	disks    map[string]string // GUID by the name that counters have for the disk; "" where two VMs have it
-	off      bool              // live migration is switched off
-	checked  int               // how many VMs were asked whether they could move
+	disks    map[string]string   // GUID by the name that counters have for the disk; "" where two VMs have it
+	switches map[string]string   // names of virtual switches by GUID; nil if not known
+	plugged  map[string][]string // by the VM's GUID, those of switches; nil if not known
+	off      bool                // live migration is switched off
+	checked  int                 // how many VMs were asked whether they could move
 
 	// Under the cluster's lock:
-	host    *inventory.Host // nil until it answered once
-	dns     string
-	notLive bool      // off
-	up      bool      // it answered the last time
-	polled  time.Time // when that was asked
-	views   map[string]*view
-	meter   hostMeter
-	free    float64 // bytes of memory
+	host     *inventory.Host // nil until it answered once
+	dns      string
+	notLive  bool      // off
+	up       bool      // it answered the last time
+	polled   time.Time // when that was asked
+	views    map[string]*view
+	meter    hostMeter
+	free     float64             // bytes of memory
+	networks []inventory.Network // its virtual switches, by ref
 }
 
 func newNode(opts winrm.Options, addr string) *node {
@@ -49,7 +52,7 @@ func newNode(opts winrm.Options, addr string) *node {
 func (n *node) dial() (err error) {
 	n.client, err = winrm.New(n.opts)
 	n.known, n.hung, n.skip, n.habits, n.facts = false, false, 0, map[*query]*habit{}, nil
-	n.details, n.disks = map[string]*detail{}, map[string]string{}
+	n.details, n.disks, n.switches, n.plugged = map[string]*detail{}, map[string]string{}, nil, nil
 	for _, f := range facts {
 		n.facts = append(n.facts, &fact{query: f.query, take: f.take, perVM: f.perVM})
 	}
@@ -84,7 +87,8 @@ type view struct {
 	heartbeat *uint64
 	os        string
 	at        time.Time
-	detail    detail // as of the last install
+	detail    detail // as of the last install, as are
+	networks  []inventory.ID
 }
 
 // detail is what a host tells of a VM every few minutes.

@@ -124,6 +124,16 @@ var (
 		[]string{"InstanceID", "Address"},
 		"", "the VMs' MAC addresses",
 	}
+	qSwitches = &query{
+		virtualization, "Msvm_VirtualEthernetSwitch",
+		[]string{"Name", "ElementName"},
+		"", "the host's virtual switches",
+	}
+	qConnections = &query{
+		virtualization, "Msvm_EthernetPortAllocationSettingData",
+		[]string{"InstanceID", "HostResource", "EnabledState"},
+		"", "the virtual switches that VMs are attached to",
+	}
 	qExchange = &query{
 		virtualization, "Msvm_KvpExchangeComponent",
 		[]string{"SystemName", "GuestIntrinsicExchangeItems"},

@@ -180,7 +180,7 @@ func (w *watch) change(f func(*cluster) []inventory.SampleSet) {
 	}
 	d := c.delta(w.opts.Clock.Now())
 	d.Samples = samples
-	if len(d.Clusters)+len(d.Hosts)+len(d.VMs)+len(d.Datastores)+len(d.Removed)+len(d.Samples) > 0 {
+	if len(d.Clusters)+len(d.Hosts)+len(d.VMs)+len(d.Datastores)+len(d.Networks)+len(d.Removed)+len(d.Samples) > 0 {
 		w.emit(d)
 	}
 }

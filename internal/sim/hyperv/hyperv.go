@@ -64,6 +64,9 @@ const (
 	DefaultPassword = "Secret-1"
 )
 
+// DefaultSwitch is the virtual switch that hosts have and VMs are plugged into if nothing is said.
+const DefaultSwitch = "External"
+
 // EndOfSequence is which namespace the element that ends an enumeration is in.
 type EndOfSequence int
 
@@ -87,6 +90,7 @@ type Node struct {
 	Cores       int    // logical processors; default 32
 	MemoryBytes float64
 	State       NodeState
+	Switches    []string // names of its virtual switches; nil is DefaultSwitch
 	VMs         []VM
 }
 
@@ -119,6 +123,7 @@ type VM struct {
 	Off         bool
 	Unclustered bool // on a cluster's node, and no role of the cluster
 	Volume      string
+	Switches    []string // that its network adapters are plugged into; nil is DefaultSwitch, and of none there is an adapter that is not plugged in
 
 	Priority     int // of its group; default 2000
 	AntiAffinity []string
@@ -161,6 +166,7 @@ const (
 	ISOMissing          uint32 = 0xC03A0014
 	LogonTypeNotGranted uint32 = 0x80070534
 	OperationCanceled   uint32 = 0x800704C7
+	noSwitch            uint32 = 0x80004005
 	nodeNotFound        uint32 = 0x800713B2
 	nodeDown            uint32 = 0x800713BA
 	nodePaused          uint32 = 0x800713CE

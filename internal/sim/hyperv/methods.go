@@ -198,7 +198,7 @@ func (t *nodeMachine) checkMigratable(in *element) (map[string]any, *fault) {
 		if v == nil || v.on != t.n {
 			return map[string]any{"ReturnValue": uint32(returnNotFound), "IsMigratable": false}
 		}
-		fits := to != nil && to != t.n && to.state == NodeUp && m.freeMemory(to) >= v.footprint() && v.liveFails == 0 && !(m.opt.Standalone && m.opt.NoDelegation)
+		fits := to != nil && to != t.n && to.state == NodeUp && m.freeMemory(to) >= v.footprint() && v.liveFails == 0 && to.plugs(v) && !(m.opt.Standalone && m.opt.NoDelegation)
 		return map[string]any{"ReturnValue": uint32(returnDone), "IsMigratable": fits}
 	}), nil
 }

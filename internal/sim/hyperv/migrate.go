@@ -126,6 +126,8 @@ func (m *model) obstacle(mg *migration) uint32 {
 		return mg.vm.liveFails
 	case mg.live && m.opt.Standalone && m.opt.NoDelegation:
 		return NoCredentials
+	case !mg.to.plugs(mg.vm):
+		return noSwitch
 	case m.freeMemory(mg.to) < mg.vm.footprint():
 		return NoMemory
 	}
@@ -235,7 +237,7 @@ func (m *model) failOver(n *node) {
 func (m *model) roomiest(vm *vm) *node {
 	var best *node
 	for _, n := range m.nodes {
-		if n.state == NodeUp && n != vm.on && m.freeMemory(n) >= vm.memory && (best == nil || m.freeMemory(n) > m.freeMemory(best)) {
+		if n.state == NodeUp && n != vm.on && n.plugs(vm) && m.freeMemory(n) >= vm.memory && (best == nil || m.freeMemory(n) > m.freeMemory(best)) {
 			best = n
 		}
 	}

@@ -197,6 +197,7 @@ func TestMigrationsThatFail(t *testing.T) {
 	}{
 		"no memory":    {Options{Nodes: []Node{node4(1), full}}, migrationLive, nil, NoMemory},
 		"logon type":   {Options{Nodes: []Node{{VMs: []VM{{LiveFails: LogonTypeNotGranted}}}, {}}}, migrationLive, nil, LogonTypeNotGranted},
+		"no switch":    {Options{Nodes: []Node{node4(1), {Switches: []string{"Lab"}}}}, migrationLive, nil, noSwitch},
 		"set to fail":  {Options{Nodes: []Node{node4(1), {}}}, migrationLive, func(c *Cluster, vm string) { _ = c.SetLiveFails(vm, MigrationTimeout) }, MigrationTimeout},
 		"quick, full":  {Options{Nodes: []Node{node4(1), full}}, migrationQuick, nil, NoMemory},
 		"the next one": {Options{Nodes: []Node{node4(1), {}}}, migrationQuick, func(c *Cluster, vm string) { _ = c.FailNextMove(vm, ISOMissing) }, ISOMissing},

@@ -29,13 +29,14 @@ type model struct {
 }
 
 type node struct {
-	name   string
-	id     int
-	cores  int
-	memory float64
-	state  NodeState
-	drain  int // NodeDrainStatus: 0 none, 1 in progress, 2 done, 3 failed
-	boot   time.Time
+	name     string
+	id       int
+	cores    int
+	memory   float64
+	state    NodeState
+	switches []string
+	drain    int // NodeDrainStatus: 0 none, 1 in progress, 2 done, 3 failed
+	boot     time.Time
 
 	// Integrals since boot, in 100 ns of one logical processor.
 	guestTicks, hypervisorTicks, idleTicks, rootTicks float64
@@ -59,17 +60,18 @@ func (io *traffic) count(u load.Use, d time.Duration) {
 const ioSize = 32 << 10
 
 type vm struct {
-	index   int
-	id      string // GUID
-	name    string
-	vcpus   int
-	memory  float64
-	dynamic bool
-	volume  *volume
-	grouped bool   // has a role in the cluster
-	group   string // the role's name: the VM's when it was made; a rename of the VM does not change it
-	groupID string
-	created string // the name it was made with: its files keep it
+	index    int
+	id       string // GUID
+	name     string
+	vcpus    int
+	memory   float64
+	dynamic  bool
+	volume   *volume
+	switches []string
+	grouped  bool   // has a role in the cluster
+	group    string // the role's name: the VM's when it was made; a rename of the VM does not change it
+	groupID  string
+	created  string // the name it was made with: its files keep it
 
 	priority     int
 	antiAffinity []string
@@ -127,13 +129,16 @@ func newModel(opt Options) (*model, error) {
 	}
 	for i, spec := range opt.Nodes {
 		n := &node{
-			name: orElse(spec.Name, fmt.Sprintf("hv-%02d", i+1)), id: i + 1, cores: spec.Cores, memory: spec.MemoryBytes, state: spec.State, boot: m.boot, traffic: map[*volume]traffic{},
+			name: orElse(spec.Name, fmt.Sprintf("hv-%02d", i+1)), id: i + 1, cores: spec.Cores, memory: spec.MemoryBytes, state: spec.State, switches: spec.Switches, boot: m.boot, traffic: map[*volume]traffic{},
 		}
 		if n.cores == 0 {
 			n.cores = 32
 		}
 		if n.memory == 0 {
 			n.memory = 256 << 30
+		}
+		if n.switches == nil {
+			n.switches = []string{DefaultSwitch}
 		}
 		if m.node(n.name) != nil {
 			return nil, fmt.Errorf("node %s stands there twice", n.name)
@@ -164,6 +169,9 @@ func (m *model) add(spec VM, on *node) error {
 	made.guest.Services = append([]Service(nil), spec.Guest.Services...)
 	made.guest.DiskLatency = cmp.Or(spec.Guest.DiskLatency, 5*time.Millisecond)
 	made.created = made.name
+	if made.switches = spec.Switches; made.switches == nil {
+		made.switches = []string{DefaultSwitch}
+	}
 	if made.vcpus == 0 {
 		made.vcpus = 2
 	}
@@ -284,6 +292,11 @@ func (vm *vm) demanded() float64 {
 		return 0
 	}
 	return vm.use.MemoryConsumed * vm.memory
+}
+
+// plugs reports whether a node has the switches that a VM is plugged into.
+func (n *node) plugs(v *vm) bool {
+	return !slices.ContainsFunc(v.switches, func(name string) bool { return !slices.Contains(n.switches, name) })
 }
 
 // freeMemory is what a node has left for further VMs, those on their way to it already counted.

@@ -46,6 +46,8 @@ var providers = map[string]provider{
 	"Msvm_ProcessorSettingData":                     (*nodeMachine).processorSettings,
 	"Msvm_StorageAllocationSettingData":             (*nodeMachine).storageSettings,
 	"Msvm_SyntheticEthernetPortSettingData":         (*nodeMachine).portSettings,
+	"Msvm_EthernetPortAllocationSettingData":        (*nodeMachine).connections,
+	"Msvm_VirtualEthernetSwitch":                    (*nodeMachine).virtualSwitches,
 	"Msvm_GuestNetworkAdapterConfiguration":         (*nodeMachine).guestAdapters,
 	"Msvm_KvpExchangeComponent":                     (*nodeMachine).exchange,
 	"Msvm_HeartbeatComponent":                       (*nodeMachine).heartbeats,
@@ -307,6 +309,46 @@ func (t *nodeMachine) portSettings(m *model, add func(map[string]any)) {
 			"ResourceSubType": "Microsoft:Hyper-V:Synthetic Ethernet Port", "Address": vm.mac(), "StaticMacAddress": false,
 			"VirtualSystemIdentifiers": []string{"{" + m.port(vm) + "}"}, "VirtualQuantity": uint64(1), "ClusterMonitored": true,
 		})
+	}
+}
+
+// switchID is the GUID of a host's virtual switch: each host has one of its own.
+func (m *model) switchID(n *node, name string) string { return m.guid("switch "+name, n.id) }
+
+func (t *nodeMachine) virtualSwitches(m *model, add func(map[string]any)) {
+	for _, name := range t.n.switches {
+		add(map[string]any{
+			"CreationClassName": "Msvm_VirtualEthernetSwitch", "Name": m.switchID(t.n, name), "ElementName": name, "EnabledState": 5, "HealthState": 5, "RequestedState": 12,
+			"Caption": t.local("Virtual Switch", "Virtueller Switch"), "OperationalStatus": []int{2}, "InstallDate": m.boot.AddDate(-1, 0, 0),
+		})
+	}
+}
+
+// connections are what VMs' network adapters are plugged into, and the ports of the switches' own.
+func (t *nodeMachine) connections(m *model, add func(map[string]any)) {
+	connection := func(of, port string) map[string]any {
+		return map[string]any{
+			"InstanceID": "Microsoft:" + of + `\` + port + `\C`, "ElementName": t.local("Ethernet Switch Port Settings", "Ethernet-Switchporteinstellungen"), "ResourceType": 33,
+			"ResourceSubType": "Microsoft:Hyper-V:Ethernet Connection", "EnabledState": 2, "VirtualQuantity": uint64(1),
+		}
+	}
+	for _, name := range t.n.switches {
+		add(connection(m.switchID(t.n, name), m.guid("own port", t.n.id)))
+	}
+	here, _ := t.mine(m)
+	for _, vm := range here {
+		if len(vm.switches) == 0 { // the adapter is there, and not plugged in
+			c := connection(vm.id, m.port(vm))
+			c["EnabledState"], c["LastKnownSwitchName"] = 3, DefaultSwitch
+			add(c)
+		}
+		for i, name := range vm.switches {
+			c := connection(vm.id, m.guid("port", vm.index+i<<16))
+			c["HostResource"] = []string{fmt.Sprintf(`\\%s\root\virtualization\v2:Msvm_VirtualEthernetSwitch.CreationClassName="Msvm_VirtualEthernetSwitch",Name="%s"`,
+				strings.ToUpper(t.n.name), m.switchID(t.n, name))}
+			c["LastKnownSwitchName"] = name
+			add(c)
+		}
 	}
 }
 
