@@ -7,7 +7,7 @@ TOOL    := $(GO) tool -modfile=.ci/tools/go.mod
 # The race detector needs a C compiler on Linux. CI has one; where there is none the tests still run.
 RACE := $(if $(shell command -v gcc || command -v clang),-race)
 
-.PHONY: demo build test race lint bench e2e e2e-kvm e2e-kvm-faults pictures tools
+.PHONY: demo build test race race-kvm race-rest lint bench e2e e2e-kvm e2e-kvm-faults pictures tools
 
 ## demo: two simulated vCenters, a simulated Hyper-V cluster and the agent, on this machine; ARGS="--seed 7 --once" and so on
 demo:
@@ -18,17 +18,30 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 ## test: everything that must hold before a change lands
-test: tools lint race
+test:
+	@$(MAKE) --no-print-directory -j2 tools lint
+	@$(MAKE) --no-print-directory race
 
-## race: all tests, with the race detector; those that were skipped are listed with their reason. One package at a time: many
-## run simulated vCenters against the clock, and would starve each other
+# Packages whose tests run simulated platforms and demos against the clock: one at a time, or they would starve each other. The laboratory
+# of test/kvm comes before everything else on the machine, and stands the company of tests that only compute.
+CLOCKED := ./cmd/... ./collector/... ./internal/app ./internal/sim/... ./internal/web/console ./remediation/... ./test/browser ./test/e2e
+GOTEST  := $(GO) run ./test/tools/gotest $(RACE) -p 1
+
+## race: all tests, with the race detector; those that were skipped are listed with their reason
 race:
 ifeq ($(RACE),)
 	@echo "no C compiler here: testing without the race detector" >&2
 	@test -z "$(PROTIP_REQUIRE_TOOLS)"
 endif
 	$(GO) build $(RACE) ./...
-	$(GO) run ./test/tools/gotest $(RACE) -p 1 ./...
+	@$(MAKE) --no-print-directory -j2 race-kvm race-rest
+	$(GOTEST) $(CLOCKED)
+
+race-kvm:
+	$(GOTEST) ./test/kvm
+
+race-rest:
+	$(GOTEST) $$($(GO) list ./... | grep -vxF -e github.com/protip/protip/test/kvm -e "$$($(GO) list $(CLOCKED))")
 
 ## lint: format, vet, staticcheck
 lint:
