@@ -730,6 +730,9 @@ func TestAWaveWaitsForTheOneBefore(t *testing.T) {
 		w.platform.Took = 50 * time.Second
 		ids := w.submit("ann", plan...)
 		w.after(20 * time.Second)
+		if got, all := w.engine.Arriving(), w.engine.Incoming(); len(got[host(2)])+len(got[host(3)]) != 2 || len(all[host(2)])+len(all[host(3)]) != 6 {
+			t.Errorf("of the first wave %v arrive, and of all %v", got, all)
+		}
 		w.stop() // the waves are in the journal
 		w.start()
 		w.after(5 * time.Minute)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,14 +166,35 @@ func (e *Engine) Incoming() map[inventory.ID][]inventory.ID {
 	return out
 }
 
-// Emptying are the hosts that plans of ours empty now.
-func (e *Engine) Emptying() map[inventory.ID]bool {
+// Arriving are those of Incoming whose turn has come: moves of a plan wait until all of the waves before have ended.
+func (e *Engine) Arriving() map[inventory.ID][]inventory.ID {
+	out := e.Incoming()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	out := map[inventory.ID]bool{}
+	first := map[string]int{} // wave, by plan
+	for _, it := range e.live {
+		if wave, ok := first[it.PlanID]; !it.State.Final() && (!ok || it.Wave < wave) {
+			first[it.PlanID] = it.Wave
+		}
+	}
+	for _, it := range e.live {
+		if it.State == Approved && it.Wave > first[it.PlanID] {
+			out[it.To] = slices.DeleteFunc(out[it.To], func(vm inventory.ID) bool { return vm == it.VM })
+		}
+	}
+	return out
+}
+
+// Emptying are the hosts that plans of ours empty now, and what for: evacuation, or else freeing.
+func (e *Engine) Emptying() map[inventory.ID]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[inventory.ID]string{}
 	for _, it := range e.live {
 		if (it.For == placement.ForEvacuation || it.For == placement.ForFreeing) && !it.State.Final() && it.State != Planned && !it.DryRun {
-			out[it.From] = true
+			if out[it.From] != placement.ForEvacuation {
+				out[it.From] = it.For
+			}
 		}
 	}
 	return out

@@ -73,6 +73,9 @@ func printPlan(w *tabwriter.Writer, p web.Proposal) {
 	if p.Apart != nil {
 		fmt.Fprintf(w, "apart\t%.0f %% of their CPU now, %.0f %% afterwards\n", 100*p.Apart.Before, 100*p.Apart.After)
 	}
+	for _, k := range p.Kept {
+		fmt.Fprintf(w, "reserve\t%s\n", printable(k.Why))
+	}
 	if p.Downtime != "" {
 		fmt.Fprintf(w, "downtime\t%s\n", printable(p.Downtime))
 	}

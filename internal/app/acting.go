@@ -145,6 +145,13 @@ func (a *App) recheck(act remediation.Action) error {
 	if err := a.stillNeeded(snap, act, policy); err != nil {
 		return err
 	}
+	why, asked := placement.Bears(snap, a.demand(snap), act.VM, act.To, a.forReserves(policy))
+	if why != "" {
+		return fmt.Errorf("host %s may no longer take %s: %s", act.ToName, act.VMName, why)
+	}
+	if asked {
+		policy.Reserves = nil // the rating would ask it of the last look at the cluster, and with the moves of later waves
+	}
 	rating, ok := placement.Of(placement.Rate(snap, a.demand(snap), placement.VMSpec{ID: act.VM}, policy), act.To)
 	if !ok {
 		return fmt.Errorf("host %s can no longer be rated for %s", act.ToName, act.VMName)

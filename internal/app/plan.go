@@ -103,7 +103,7 @@ func (a agent) ImplementHost(ctx context.Context, by web.By, r web.HostRequest, 
 func (a *App) show(p proposal, source string) web.Proposal {
 	snap := a.Snapshot()
 	out := web.Proposal{
-		ID: planID(p.moves), Left: p.left, Apart: p.apart, Why: p.why, Downtime: p.downtime, Decision: p.decision,
+		ID: planID(p.moves), Left: p.left, Apart: p.apart, Kept: p.kept, Why: p.why, Downtime: p.downtime, Decision: p.decision,
 		FollowedSince: a.followedSince(source),
 	}
 	for _, m := range p.moves {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -357,7 +358,7 @@ func TestFreeByAPerson(t *testing.T) {
 	fleet := fleetOf("vc", 0.2, 4, 3, 0)
 	large := &fleet.Clusters[0].Hosts[0]
 	large.MemoryBytes, large.VMs[0].MemoryBytes = 512<<30, 256<<30
-	r := planRig(t, 30, fleet)
+	r := planRig(t, 10, fleet)
 	r.config["placement"] = map[string]any{"copy_bytes_per_second": 1e9}
 	r.write()
 	a := r.start()
@@ -400,7 +401,7 @@ func TestFreeByAPerson(t *testing.T) {
 // TestFillByAPerson: a new host gets its share of the cluster's load from the fullest hosts, and no more.
 func TestFillByAPerson(t *testing.T) {
 	t.Parallel()
-	r := planRig(t, 30, fleetOf("vc", 0.3, 8, 6, 0))
+	r := planRig(t, 10, fleetOf("vc", 0.3, 8, 6, 0))
 	a := r.start()
 	a.awaitUp("vc")
 	plan := a.awaitPlan(web.Fill, "esx03", 4)
@@ -461,6 +462,124 @@ func TestGoalFill(t *testing.T) {
 	act := a.awaitAction("done and recovered", recovered)
 	if act.VMName != "mover" || act.ToName != "esx03" || act.By != remediation.ByPolicy {
 		t.Errorf("%s went to %s by %s, want mover to esx03: esx02 is emptier, and esx04 has no room", act.VMName, act.ToName, act.By)
+	}
+}
+
+// tightFleet is a cluster of three hosts that can lose one of them, and two only with two of its VMs less: each host has 64 GiB, and four VMs
+// of 6 GiB, or, once they grow, the VMs that are not on the first have 7.
+func tightFleet(name string, grown *atomic.Bool) sim.Config {
+	cfg := fleetOf(name, 0.1, 4, 4, 4)
+	cfg.Load = load.Func(func(vm int, _ time.Time) load.Use {
+		use := load.Use{CPU: 0.1, MemoryActive: 0.1, MemoryConsumed: 0.5, NetReceived: 4e6, NetTransmitted: 2e6}
+		if vm >= 4 && grown.Load() {
+			use.MemoryConsumed = 7.0 / 12
+		}
+		return use
+	})
+	for h := range cfg.Clusters[0].Hosts {
+		for v := range cfg.Clusters[0].Hosts[h].VMs {
+			cfg.Clusters[0].Hosts[h].VMs[v].MemoryBytes = 12 << 30
+		}
+	}
+	cfg.MigrationTime = func(float64) time.Duration { return time.Minute } // so that hosts are measured between two
+	return cfg
+}
+
+const tooTight = "cluster prod would not keep its reserve of 1 host"
+
+// tightRig is an agent over it that keeps a reserve of one host, and has looked at it.
+func tightRig(t *testing.T, grown *atomic.Bool) *agent {
+	t.Helper()
+	r := planRig(t, 10, tightFleet("vc", grown))
+	r.config["placement"] = map[string]any{"reserve": 1}
+	r.write()
+	a := r.start()
+	a.awaitUp("vc")
+	await(t, deadline, func() string {
+		if got := a.reserve(); got.Answer != placement.Admitted {
+			return fmt.Sprintf("the reserve is %s: %s", got.Answer, got.Why)
+		}
+		return ""
+	})
+	return a
+}
+
+// reserve is what is known of the only cluster's.
+func (a *agent) reserve() placement.Admission {
+	a.t.Helper()
+	all, err := a.Reserves(a.t.Context(), nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if len(all) != 1 {
+		return placement.Admission{Why: "it has not been looked at"}
+	}
+	return *all[0].Admission
+}
+
+// TestEvacuationKeepsTheReserve: of the VMs that would leave a host, those go that the others can take and still lose one more host; the others
+// stay, with the reason in words. At no moment is the reserve gone.
+func TestEvacuationKeepsTheReserve(t *testing.T) {
+	t.Parallel()
+	a := tightRig(t, &atomic.Bool{})
+	plan := a.awaitPlan(web.Evacuate, "esx01", 2)
+	if len(plan.Left) != 2 || !strings.Contains(plan.Why, "2 of its VMs stay: ") || !strings.Contains(plan.Why, tooTight+": when esx0") {
+		t.Errorf("left %+v; %s", plan.Left, plan.Why)
+	}
+	if len(plan.Kept) != 1 || plan.Kept[0].Why != "cluster prod keeps its reserve of 1 host at every step" {
+		t.Errorf("kept %+v", plan.Kept)
+	}
+	if _, err := a.ImplementHost(t.Context(), web.Evacuate, "esx01", web.Agreement{Plan: plan.ID}, "new memory"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, deadline, func() string {
+		if got := a.reserve(); got.Answer == placement.Refused { // on a slow machine a number may be stale, and then it is unknown
+			t.Fatalf("while the host is being emptied: %s", got.Why)
+		}
+		for _, act := range a.actions() {
+			if !act.State.Final() {
+				return fmt.Sprintf("%s is %s: %s", act.VMName, act.State, act.Error)
+			}
+		}
+		return ""
+	})
+	a.done()
+	if on := a.vmsOn(); on["esx01"] != 2 || len(a.actions()) != 2 {
+		t.Errorf("VMs by host: %v, by %d actions", on, len(a.actions()))
+	}
+}
+
+// TestReserveIsAskedBeforeEachMove: what the cluster could bear when the plan was made, it cannot any more when VMs have grown since.
+func TestReserveIsAskedBeforeEachMove(t *testing.T) {
+	t.Parallel()
+	var grown atomic.Bool
+	a := tightRig(t, &grown)
+	plan := a.awaitPlan(web.Evacuate, "esx01", 2)
+	if len(plan.Waves) != 2 {
+		t.Fatalf("%d waves", len(plan.Waves))
+	}
+	if _, err := a.ImplementHost(t.Context(), web.Evacuate, "esx01", web.Agreement{Plan: plan.ID}, "new memory"); err != nil {
+		t.Fatal(err)
+	}
+	grown.Store(true)
+	await(t, deadline, func() string {
+		for _, act := range a.actions() {
+			if !act.State.Final() {
+				return fmt.Sprintf("%s is %s: %s", act.VMName, act.State, act.Error)
+			}
+		}
+		return ""
+	})
+	for _, act := range a.actions() {
+		switch {
+		case act.Wave == 0 && act.State != remediation.Done:
+			t.Errorf("the first move is %s: %s", act.State, act.Error)
+		case act.Wave == 1 && (act.Sent() || !strings.Contains(act.Error, "may no longer take") || !strings.Contains(act.Error, tooTight)):
+			t.Errorf("the second move is %s: %s", act.State, act.Error)
+		}
+	}
+	if got := a.reserve(); got.Answer == placement.Refused {
+		t.Error(got.Why)
 	}
 }
 

@@ -19,6 +19,7 @@ type proposal struct {
 	actions  []remediation.Action // of the moves, one each
 	left     []placement.Leftover // VMs that keep a host from being emptied
 	apart    *placement.Apart
+	kept     []placement.Kept
 	why      string // in words, where the moves do not reach the goal
 	pace     pace
 	decision remediation.Decision
@@ -189,7 +190,7 @@ func (a *App) course(want placement.Rebalance) (placement.Rebalance, error) {
 const lookBack = 6 * time.Hour
 
 func proposalOf(c placement.Course) proposal {
-	p := proposal{left: c.Left, apart: c.Apart}
+	p := proposal{left: c.Left, apart: c.Apart, kept: c.Kept}
 	for n, wave := range c.Waves {
 		for _, step := range wave {
 			p.moves = append(p.moves, proposed{Step: step, Wave: n})

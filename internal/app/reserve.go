@@ -62,7 +62,10 @@ func newReserves(reg prometheus.Registerer) *reserves {
 func (a *App) judgeReserves(snap *inventory.Snapshot) {
 	began := time.Now()
 	cfg := a.settings.Load().config
-	demand, policy := a.demand(snap), a.placementPolicy(snap)
+	demand, policy := a.demand(snap), a.forReserves(a.placementPolicy(snap))
+	if a.acting != nil {
+		policy.Incoming = a.acting.engine.Arriving()
+	}
 	a.mu.Lock()
 	before := maps.Clone(a.reserves.of)
 	a.mu.Unlock()
@@ -137,13 +140,31 @@ func (a *App) heldReserves(snap *inventory.Snapshot, cfg *config.Config) map[inv
 	return out
 }
 
+// beingEmptied is why a host that is being emptied takes nothing new.
+const beingEmptied = "it is being emptied"
+
+// forReserves is the policy as reserves see it. A host that is being freed takes nothing new, but stays: it takes restarts like any other. One
+// that is evacuated will not be there.
+func (a *App) forReserves(p placement.Policy) placement.Policy {
+	if a.acting == nil {
+		return p
+	}
+	p.Restricted = maps.Clone(p.Restricted)
+	for host, what := range a.acting.engine.Emptying() {
+		if what == placement.ForFreeing && p.Restricted[host] == beingEmptied {
+			delete(p.Restricted, host)
+		}
+	}
+	return p
+}
+
 // restricted are the hosts that take nothing new, and why: the configuration says so, a tip does as long as it lasts, or they are
 // being emptied.
 func (a *App) restricted(snap *inventory.Snapshot, cfg *config.Config) map[inventory.ID]string {
 	out := map[inventory.ID]string{}
 	if a.acting != nil {
 		for host := range a.acting.engine.Emptying() {
-			out[host] = "it is being emptied"
+			out[host] = beingEmptied
 		}
 	}
 	a.mu.Lock()

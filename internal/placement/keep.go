@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/protip/protip/internal/inventory"
@@ -56,9 +57,20 @@ const (
 	boundFor
 )
 
-// keepers are made of the clusters that a reserve is asked of.
+// keepers are made of the clusters that a reserve is asked of. A host that is to be emptied is one that will not be there: it takes no
+// restart from the first move on.
 func (c *scene) keepers(d Demand, p Policy) {
 	c.reserves = map[inventory.ID]*keeper{}
+	restricted := maps.Clone(p.Restricted)
+	for _, id := range c.want.Evacuate {
+		if restricted[id] == "" {
+			if restricted == nil {
+				restricted = map[inventory.ID]string{}
+			}
+			restricted[id] = "it is to be emptied"
+		}
+	}
+	p.Restricted = restricted
 	for id, a := range p.Reserves {
 		if a != nil && a.Reserve > 0 {
 			c.reserves[id] = keep(Ask(c.snap, d, id, a.Reserve, p), a)
@@ -116,6 +128,51 @@ func (c *scene) keeps(v, to int) string {
 	why := k.arrive(claim, need, k.host[c.hosts[c.vms[v].host].host.ID], k.host[c.hosts[to].host.ID])
 	k.back(mark)
 	return why
+}
+
+// Bears says why the reserve of the VM's cluster does not bear that it begins to move to the host while the policy's Incoming are on their
+// way; empty if it does. It answers as Plan asks itself, and asked is false where that cannot be answered: no reserve is asked for, too little
+// is known, or a rule joins the VM to others.
+func Bears(s *inventory.Snapshot, d Demand, vm, to inventory.ID, p Policy) (why string, asked bool) {
+	target, ok := s.Host(to)
+	if !ok || p.Reserves[target.Cluster] == nil {
+		return "", false
+	}
+	p.Reserves = map[inventory.ID]*Admission{target.Cluster: p.Reserves[target.Cluster]}
+	under := p.Incoming
+	p.Incoming = nil // they are counted one by one, as moves
+	c := stageOf(s, d, Rebalance{Cluster: target.Cluster}, p)
+	v := slices.IndexFunc(c.vms, func(a actor) bool { return a.id == vm })
+	k := c.reserves[target.Cluster]
+	if v < 0 || k == nil || k.closed != "" {
+		return "", false
+	}
+	for h := range c.hosts {
+		for _, id := range under[c.hosts[h].host.ID] {
+			w := slices.IndexFunc(c.vms, func(a actor) bool { return a.id == id })
+			if w < 0 || w == v || c.vms[w].host == h {
+				continue
+			}
+			if why := c.begins(w, h); why != "" {
+				return fmt.Sprintf("with %s on its way to %s: %s", c.vms[w].name, c.hosts[h].host.Name, why), true
+			}
+		}
+	}
+	c.known[v], _ = c.candidate(VMSpec{ID: vm}, c.policy)
+	_, claim, _ := c.moving(v)
+	if claim >= 0 && k.q.joined[claim] {
+		return "", false
+	}
+	return c.keeps(v, c.at[to]), true
+}
+
+// begins counts a VM on both hosts, or says why the reserve does not bear that.
+func (c *scene) begins(v, to int) string {
+	k, claim, need := c.moving(v)
+	if k == nil {
+		return ""
+	}
+	return k.arrive(claim, need, k.host[c.hosts[c.vms[v].host].host.ID], k.host[c.hosts[to].host.ID])
 }
 
 // count counts a move in the reserve, which bears it.

@@ -149,15 +149,26 @@ func (k *keeper) broken() (n int) {
 	return n
 }
 
-// TestPlanKeepsTheReserve: a host in maintenance is emptied as far as the others could still lose one of them, and what stays is told.
-func TestPlanKeepsTheReserve(t *testing.T) {
-	f := newFleet().host("a", 4, 40, func(h *inventory.Host) { h.Maintenance = true }).host("b", 4, 40).host("c", 4, 40)
+// tight is a cluster of three hosts with 40 of their 100 GiB in use, of which one can fail.
+func tight(change func(*inventory.Host), rules ...inventory.Rule) *inventory.Snapshot {
+	f := newFleet(rules...).host("a", 4, 40, change).host("b", 4, 40).host("c", 4, 40)
 	for _, h := range []string{"a", "b", "c"} {
 		for n := range 4 {
 			f.vm(fmt.Sprintf("%s%d", h, n), h, 1, 10)
 		}
 	}
-	s := f.snapshot()
+	return f.snapshot()
+}
+
+// TestPlanKeepsTheReserve: a host that is to be emptied, in maintenance already or not yet, is so as far as the others could still lose one of
+// them, and what stays is told.
+func TestPlanKeepsTheReserve(t *testing.T) {
+	for name, maintenance := range map[string]bool{"in maintenance": true, "not yet": false} {
+		t.Run(name, func(t *testing.T) { planKeeps(t, tight(func(h *inventory.Host) { h.Maintenance = maintenance })) })
+	}
+}
+
+func planKeeps(t *testing.T, s *inventory.Snapshot) {
 	p := Policy{Ceiling: 1, Reserves: map[inventory.ID]*Admission{clusterID: {Reserve: 1, Answer: Unknown}}}
 	c := planOf(s, Rebalance{Evacuate: []inventory.ID{hostID("a")}, Only: true}, p)
 	if moves := slices.Concat(c.Waves...); len(moves) != 2 || len(c.Left) != 2 {
@@ -172,6 +183,41 @@ func TestPlanKeepsTheReserve(t *testing.T) {
 		if !strings.Contains(words, want) {
 			t.Errorf("no %q in\n%s", want, words)
 		}
+	}
+}
+
+// TestBears: before each move the reserve is asked as the plan asked it, beside what is on its way.
+func TestBears(t *testing.T) {
+	s := tight(func(*inventory.Host) {})
+	joined := tight(func(*inventory.Host) {}, inventory.Rule{Name: "pair", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a0"), vmID("a1")}})
+	reserve := map[inventory.ID]*Admission{clusterID: {Reserve: 1, Answer: Unknown}}
+	emptied := map[inventory.ID]string{hostID("a"): "it is being emptied"}
+	both := map[inventory.ID][]inventory.ID{hostID("b"): {vmID("a1"), vmID("a0")}, hostID("c"): {vmID("a2")}}
+	for name, tt := range map[string]struct {
+		s     *inventory.Snapshot
+		p     Policy
+		asked bool
+		why   string // part of it
+	}{
+		"no reserve":     {s, Policy{Incoming: both}, false, ""},
+		"alone":          {s, Policy{Reserves: reserve, Restricted: emptied}, true, ""},
+		"the third":      {s, Policy{Reserves: reserve, Restricted: emptied, Incoming: both}, true, "cluster prod would not keep its reserve of 1 host: when "},
+		"the host stays": {s, Policy{Reserves: reserve, Incoming: both}, true, ""},
+		"too many are on their way": {
+			s,
+			Policy{Reserves: reserve, Restricted: emptied, Incoming: map[inventory.ID][]inventory.ID{hostID("b"): {vmID("a1"), vmID("a2"), vmID("a3")}}},
+			true,
+			"with a3 on its way to b: cluster prod would not keep its reserve",
+		},
+		"joined":  {joined, Policy{Reserves: reserve}, false, ""},
+		"unknown": {s, Policy{Reserves: map[inventory.ID]*Admission{id(inventory.KindCluster, "other"): {Reserve: 1}}}, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			why, asked := Bears(tt.s, Observed(tt.s), vmID("a0"), hostID("b"), tt.p)
+			if asked != tt.asked || !strings.HasPrefix(why, tt.why) || (why == "") != (tt.why == "") {
+				t.Errorf("%q, asked %v, want %q, %v", why, asked, tt.why, tt.asked)
+			}
+		})
 	}
 }
 

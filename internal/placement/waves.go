@@ -26,7 +26,7 @@ func (c *planner) inWaves(most int) (out [][]Step, ok bool) {
 		var began, later []step
 		in, from, held := map[int]int{}, map[int]int{}, map[int]bool{}
 		for _, m := range rest {
-			if len(wave) == most || held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out || !c.begins(m) {
+			if len(wave) == most || held[m.to] || from[m.to] > 0 || c.want.In > 0 && in[m.to] >= c.want.In || c.want.Out > 0 && from[m.from] >= c.want.Out || c.begins(m.vm, m.to) != "" {
 				held[m.from], held[m.to] = true, true
 				later = append(later, m)
 				continue
@@ -45,12 +45,6 @@ func (c *planner) inWaves(most int) (out [][]Step, ok bool) {
 		out, rest = append(out, wave), later
 	}
 	return out, true
-}
-
-// begins asks the reserve whether the move may begin now, and counts it on both hosts if so.
-func (c *planner) begins(m step) bool {
-	k, claim, need := c.moving(m.vm)
-	return k == nil || k.arrive(claim, need, k.host[c.hosts[m.from].host.ID], k.host[c.hosts[m.to].host.ID]) == ""
 }
 
 func (c *planner) ends(m step) {

@@ -53,6 +53,7 @@ type Proposal struct {
 	Waves [][]ProposedMove     `json:"waves"`
 	Left  []placement.Leftover `json:"left,omitempty"`  // VMs that keep a host from being emptied
 	Apart *placement.Apart     `json:"apart,omitempty"` // of a cluster's hosts
+	Kept  []placement.Kept     `json:"kept,omitempty"`  // what becomes of the cluster's reserve
 	Why   string               `json:"why,omitempty"`   // why the goal is not reached, or nothing moves
 	// Downtime says which VMs are taken down, and why; empty if none is.
 	Downtime string               `json:"downtime,omitempty"`
