@@ -34,6 +34,9 @@ type cluster struct {
 	astray map[platform.UUID]bool // what no host has, or two run: time will tell
 	gone   []inventory.ID
 	faults []error
+
+	rewired bool                         // which networks there are, or who has them, may have changed
+	listed  map[string]inventory.Network // by ref, as last emitted
 }
 
 // host is what is known of a host, and what it knows of domains.
@@ -42,6 +45,7 @@ type host struct {
 	facts *inventory.Host // as last heard of; nil until it answered once
 	told  *inventory.Host // as last emitted
 	views map[platform.UUID]*view
+	wired reach  // as last told
 	clock uint64 // counts what changed its views
 	meter hostMeter
 
@@ -72,7 +76,7 @@ type vm struct {
 }
 
 func newCluster(name string) *cluster {
-	return &cluster{name: name, vms: map[platform.UUID]*vm{}, dirty: map[platform.UUID]bool{}, astray: map[platform.UUID]bool{}}
+	return &cluster{name: name, vms: map[platform.UUID]*vm{}, dirty: map[platform.UUID]bool{}, astray: map[platform.UUID]bool{}, listed: map[string]inventory.Network{}}
 }
 
 func (c *cluster) id() inventory.ID {
@@ -101,7 +105,7 @@ func (c *cluster) install(h *host, facts inventory.Host, views map[platform.UUID
 		c.gone = append(c.gone, h.facts.ID) // another machine has its address
 	}
 	was := h.views
-	h.facts, h.views = &facts, views
+	h.facts, h.views, c.rewired = &facts, views, true
 	for u := range was {
 		if views[u] == nil {
 			c.forget(h, u, 0)
@@ -135,6 +139,7 @@ func (c *cluster) saw(h *host, v view) {
 	if was := h.views[u]; was != nil && v.facts == nil {
 		v.facts = was.facts
 	}
+	c.rewired = c.rewired || rewires(h.views[u], &v)
 	h.clock++
 	v.touched = h.clock
 	h.views[u] = &v
@@ -162,6 +167,8 @@ func (c *cluster) begin() {
 		c.lose(h)
 		h.tried, h.failure, h.told = false, nil, nil
 	}
+	c.rewired = true
+	clear(c.listed)
 	for u, m := range c.vms {
 		m.told = false
 		c.dirty[u] = true
@@ -172,6 +179,7 @@ func (c *cluster) begin() {
 func (c *cluster) delta(now time.Time) inventory.Delta {
 	d := inventory.Delta{Source: c.name, Removed: c.gone}
 	c.gone = nil
+	c.wire(&d)
 	for _, h := range c.hosts {
 		if h.facts != nil && (!reflect.DeepEqual(h.told, h.facts)) {
 			h.told = h.facts
@@ -295,6 +303,9 @@ func (c *cluster) object(u platform.UUID, m *vm) *inventory.VM {
 	}
 	if f := v.facts; f != nil {
 		out.VCPUs, out.MemoryBytes, out.MACs, out.NotLive = f.vcpus, f.memory, f.macs, f.notLive
+		if len(f.nets) > 0 {
+			out.Networks = c.networkIDs(f.nets)
+		}
 		if out.GuestOS == "" {
 			out.GuestOS = f.os
 		}

@@ -252,3 +252,90 @@ func TestBegin(t *testing.T) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
+
+// TestNetworks: which networks there are, and what is known of who has them.
+func TestNetworks(t *testing.T) {
+	both := []string{virtualNetwork, hostInterface}
+	wired := func(kinds []string, has ...string) reach {
+		r := reach{map[string]bool{}, map[string]bool{}}
+		for _, kind := range kinds {
+			r.told[kind] = true
+		}
+		for _, ref := range has {
+			r.has[ref] = true
+		}
+		return r
+	}
+	vm := func(n byte, state platform.DomainState, nets ...string) view {
+		return view{dom: platform.Domain{Name: fmt.Sprint("vm", n), UUID: platform.UUID{n}}, state: state, facts: &facts{nets: nets}}
+	}
+	onBridge, onNetwork := vm(1, platform.DomainRunning, "interface/br0"), vm(2, platform.DomainRunning, "network/default")
+	for name, tt := range map[string]struct {
+		a, b reach
+		vms  []view // of a
+		want string
+	}{
+		"all told": {
+			wired(both, "network/default", "interface/br0", "interface/eth0"), wired(both, "interface/eth0"),
+			[]view{onBridge, onNetwork},
+			"br0, default; a has br0 default; b has none",
+		},
+		"what no VM is attached to": {wired(both, "network/default", "interface/eth0"), wired(both, "network/lab"), nil, "default, lab; a has default; b has lab"},
+		"one tells no interfaces": {
+			wired(both, "network/default", "interface/br0"), wired(both[:1]),
+			[]view{onBridge, onNetwork},
+			"br0?, default; a has br0 default; b has none",
+		},
+		"one tells nothing":                 {wired(both, "interface/br0"), reach{}, []view{onBridge}, "br0?; a has br0; b not known"},
+		"a VM runs on one that is not told": {wired(both, "interface/eth0"), wired(both, "interface/br0"), []view{onBridge}, "br0?; a has none; b has br0"},
+		"a VM that is off":                  {wired(both), wired(both), []view{vm(1, platform.DomainShutoff, "interface/br1")}, "br1; a has none; b has none"},
+	} {
+		b := newBench(t)
+		b.a.wired, b.b.wired = tt.a, tt.b
+		b.connect(t, b.a, "a", tt.vms...)
+		d := b.delta(b.now)
+		var names []string
+		for _, n := range d.Networks {
+			if n.Unread {
+				n.Name += "?"
+			}
+			names = append(names, n.Name)
+		}
+		got := strings.Join(names, ", ")
+		for _, h := range []*host{b.a, b.b} {
+			switch {
+			case h.facts.Networks == nil:
+				got += "; " + h.facts.Name + " not known"
+			case len(h.facts.Networks) == 0:
+				got += "; " + h.facts.Name + " has none"
+			default:
+				got += "; " + h.facts.Name + " has"
+				for _, id := range h.facts.Networks {
+					got += " " + id.Ref[strings.Index(id.Ref, "/")+1:]
+				}
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s\nwant %s", name, got, tt.want)
+		}
+		if again := b.delta(b.now); len(again.Networks)+len(again.Hosts)+len(again.Removed) > 0 {
+			t.Errorf("%s: told again: %+v", name, again)
+		}
+	}
+
+	b := newBench(t)
+	b.a.wired, b.b.wired = wired(both, "interface/br0"), wired(both, "interface/br0", "interface/br1")
+	b.connect(t, b.a, "a", onBridge)
+	if d := b.delta(b.now); len(d.Networks) != 1 || len(d.VMs) != 1 || len(d.VMs[0].Networks) != 1 || d.VMs[0].Networks[0] != d.Networks[0].ID {
+		t.Errorf("a VM on br0: %+v", d)
+	}
+	b.saw(b.a, vm(1, platform.DomainShutoff, "interface/br1"))
+	d := b.delta(b.now)
+	if len(d.Networks) != 1 || d.Networks[0].Name != "br1" || d.Networks[0].Unread || len(d.Removed) != 1 || d.Removed[0].Ref != "interface/br0" || len(d.Hosts) != 2 {
+		t.Errorf("it is plugged into br1, which its host has not: %+v", d)
+	}
+	b.begin()
+	if d := b.delta(b.now); len(d.Networks) != 1 || len(d.Hosts) != 2 {
+		t.Errorf("a new listing: %+v", d)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,7 @@ type facts struct {
 	vcpus   int
 	memory  float64  // bytes
 	macs    []string // lower case
+	nets    []string // refs of the networks that its interfaces are attached to, in order
 	os      string   // as its owner noted it for libosinfo, such as debian 12
 	agent   bool     // there is an agent that answers
 	notLive string   // why it cannot be moved live
@@ -31,9 +33,15 @@ type description struct {
 		ID string `xml:"id,attr"`
 	} `xml:"metadata>libosinfo>os"`
 	Interfaces []struct {
-		MAC struct {
+		Type string `xml:"type,attr"`
+		MAC  struct {
 			Address string `xml:"address,attr"`
 		} `xml:"mac"`
+		Source struct {
+			Network string `xml:"network,attr"`
+			Bridge  string `xml:"bridge,attr"`
+			Device  string `xml:"dev,attr"`
+		} `xml:"source"`
 	} `xml:"devices>interface"`
 	Channels []struct {
 		Target struct {
@@ -68,7 +76,21 @@ func parseDescription(text string) (*facts, error) {
 		if i.MAC.Address != "" {
 			f.macs = append(f.macs, strings.ToLower(i.MAC.Address))
 		}
+		kind, name := "", ""
+		switch i.Type {
+		case "network":
+			kind, name = virtualNetwork, i.Source.Network
+		case "bridge":
+			kind, name = hostInterface, i.Source.Bridge
+		case "direct":
+			kind, name = hostInterface, i.Source.Device
+		}
+		if name != "" {
+			f.nets = append(f.nets, kind+name)
+		}
 	}
+	slices.Sort(f.nets)
+	f.nets = slices.Compact(f.nets)
 	for _, c := range d.Channels {
 		f.agent = f.agent || c.Target.Name == "org.qemu.guest_agent.0" && c.Target.State == "connected"
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,6 +61,8 @@ const (
 	authList       = 66
 	connectOpen    = 1
 	allDomainStats = 344
+	listNetworks   = 283
+	listInterfaces = 284
 	guestInterface = 353
 	guestInfo      = 418
 )
@@ -185,15 +188,35 @@ func TestGuest(t *testing.T) {
 	}
 }
 
+func TestReach(t *testing.T) {
+	uuid := platform.Domain{UUID: platform.UUID{7}}.UUID
+	conn := fake(t, map[uint32]wire{
+		listNetworks:   append(wire{}.words(2).text("default"), append(uuid[:], append(wire{}.text("lab"), append(uuid[:], wire{}.words(2)...)...)...)...),
+		listInterfaces: wire{}.words(2).text("br0").text("52:54:00:aa:bb:cc").text("eth0").text("").words(2),
+	})
+	networks, err := conn.ActiveNetworks(t.Context())
+	interfaces, err2 := conn.HostInterfaces(t.Context())
+	if err != nil || err2 != nil || !slices.Equal(networks, []string{"default", "lab"}) || !slices.Equal(interfaces, []string{"br0", "eth0"}) {
+		t.Errorf("networks %v %v, interfaces %v %v", networks, err, interfaces, err2)
+	}
+	o := &observer{t: t, calls: map[string]int{}, faults: map[string]int{}}
+	f := &follower{watch: &watch{Source: &Source{opts: Options{Observer: o}}}, host: &host{}, conn: fake(t, map[uint32]wire{listNetworks: wire{}.words(0, 0)})}
+	r, err := f.reach(t.Context())
+	if err != nil || !r.told[virtualNetwork] || r.told[hostInterface] || len(r.has) > 0 || len(o.faults) > 0 {
+		t.Errorf("a driver without interfaces: %+v %v, faults %v", r, err, o.faults)
+	}
+}
+
 func TestDescription(t *testing.T) {
 	f, err := parseDescription(`<domain type='kvm' id='3'><name>web</name><metadata><libosinfo:libosinfo xmlns:libosinfo="http://libosinfo.org/xmlns/libvirt/domain/1.0">
 <libosinfo:os id="http://debian.org/debian/12"/></libosinfo:libosinfo></metadata><memory unit='KiB'>2097152</memory><currentMemory unit='KiB'>1048576</currentMemory>
 <vcpu placement='static' current='2'>4</vcpu><devices>
-<interface type='bridge'><mac address='52:54:00:AA:BB:CC'/></interface><interface type='user'/>
+<interface type='network'><source network='default' bridge='virbr0'/></interface><interface type='direct'><source dev='eno1' mode='bridge'/></interface>
+<interface type='bridge'><mac address='52:54:00:AA:BB:CC'/><source bridge='br0'/></interface><interface type='user'/><interface type='bridge'><source bridge='br0'/></interface>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
 <hostdev mode='subsystem' type='pci'/></devices></domain>`)
 	want := &facts{
-		vcpus: 2, memory: 2 << 30, macs: []string{"52:54:00:aa:bb:cc"}, os: "debian 12", agent: true,
+		vcpus: 2, memory: 2 << 30, macs: []string{"52:54:00:aa:bb:cc"}, nets: []string{"interface/br0", "interface/eno1", "network/default"}, os: "debian 12", agent: true,
 		notLive: "a device of the host (pci) is passed through to it",
 	}
 	if err != nil || !reflect.DeepEqual(f, want) {

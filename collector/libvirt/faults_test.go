@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	golibvirt "github.com/digitalocean/go-libvirt"
+
 	"github.com/protip/protip/internal/clock"
 	"github.com/protip/protip/internal/inventory"
 	platform "github.com/protip/protip/internal/platform/libvirt"
@@ -216,5 +218,49 @@ func TestCalls(t *testing.T) {
 	l.create(0, "new", randomUUID()) // whose event nobody reads here
 	if bulk, descriptions := cycle(); bulk != 1 || descriptions != 1 {
 		t.Errorf("with a new domain: %d bulk calls and %d descriptions", bulk, descriptions)
+	}
+}
+
+// TestNetworksOfDaemons: a network that a host loses is lost for its VMs' placement, too.
+func TestNetworksOfDaemons(t *testing.T) {
+	l := startLab(t)
+	f := l.follow(t, 20*time.Second)
+	a, b := hostID(l.options()[0]), hostID(l.options()[1])
+	f.eventually("both hosts are followed", func(s *inventory.Snapshot) bool {
+		return is(inventory.Connected, a)(s) && is(inventory.Connected, b)(s) && vms(4)(s)
+	})
+	network := inventory.ID{Source: "lab", Kind: inventory.KindNetwork, Ref: "network/default"}
+	has := func(host inventory.ID, want bool) func(*inventory.Snapshot) bool {
+		return func(s *inventory.Snapshot) bool {
+			n, listed := s.Network(network)
+			h, ok := s.Host(host)
+			if !ok || !listed {
+				return false
+			}
+			on, known := n.On(h.Host)
+			return known && on == want
+		}
+	}
+	f.eventually("both have libvirt's network", func(s *inventory.Snapshot) bool { return has(a, true)(s) && has(b, true)(s) })
+	for vm := range f.fleet.Snapshot().VMs() {
+		if len(vm.Networks) != 1 || vm.Networks[0] != network {
+			t.Errorf("%s is attached to %v", vm.Name, vm.Networks)
+		}
+	}
+	for _, vm := range f.fleet.Snapshot().VMsOn(b) {
+		_, dom := l.find(vm.ID.Ref)
+		l.destroy(1, dom)
+	}
+	l.do(1, "NetworkDestroy", func(c *golibvirt.Libvirt) error {
+		n, err := c.NetworkLookupByName("default")
+		if err != nil {
+			return err
+		}
+		return c.NetworkDestroy(n)
+	})
+	l.relays[1].Cut() // it is asked again every five minutes, and when it is connected to
+	f.eventually("b has none", has(b, false))
+	if !has(a, true)(f.fleet.Snapshot()) {
+		t.Error("a has none either")
 	}
 }

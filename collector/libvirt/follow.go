@@ -74,6 +74,7 @@ func (w *watch) follow(ctx context.Context, h *host) (followed bool, err error) 
 	start(f.events)
 	start(f.samples)
 	start(f.guests)
+	start(f.networks)
 	wg.Wait()
 	return true, context.Cause(ctx)
 }
@@ -91,6 +92,10 @@ func (f *follower) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	wired, err := f.reach(ctx)
+	if err != nil {
+		return err
+	}
 	f.memory = facts.MemoryBytes
 	all := make([]*stats, len(found.domains))
 	for i := range found.domains {
@@ -104,7 +109,10 @@ func (f *follower) list(ctx context.Context) error {
 	for _, v := range described {
 		views[v.dom.UUID] = v
 	}
-	f.change(func(c *cluster) { err = c.install(f.host, *facts, views) })
+	f.change(func(c *cluster) {
+		f.host.wired = wired
+		err = c.install(f.host, *facts, views)
+	})
 	return err
 }
 

@@ -141,7 +141,7 @@ func (w *watch) change(f func(*cluster)) {
 	if !w.listed {
 		return
 	}
-	if d := c.delta(time.Now()); len(d.Hosts)+len(d.VMs)+len(d.Removed) > 0 {
+	if d := c.delta(time.Now()); len(d.Hosts)+len(d.VMs)+len(d.Networks)+len(d.Removed) > 0 {
 		w.emit(d)
 	}
 	for _, err := range c.faults {

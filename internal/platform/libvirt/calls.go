@@ -25,6 +25,8 @@ const (
 	procNodeCPUStats      = 227
 	procNodeMemoryStats   = 228
 	procListAllDomains    = 273
+	procListAllNetworks   = 283
+	procListAllInterfaces = 284
 	procEventRegister     = 316
 	procEventLifecycle    = 318
 	procAllDomainStats    = 344
@@ -246,6 +248,36 @@ func (c *Conn) ListAllDomains(ctx context.Context) ([]Domain, error) {
 		out = append(out, d.domain())
 	}
 	return out, c.end("ConnectListAllDomains", d)
+}
+
+// ActiveNetworks names libvirt's virtual networks that are active on the host.
+func (c *Conn) ActiveNetworks(ctx context.Context) ([]string, error) {
+	const wantResults, active = 1, 1 << 1
+	d, err := c.ask(ctx, "ConnectListAllNetworks", procListAllNetworks, appendUint32(appendUint32(nil, wantResults), active))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for n := d.count(4 + 16); n > 0; n-- {
+		out = append(out, d.string())
+		d.take(16) // UUID
+	}
+	return out, c.end("ConnectListAllNetworks", d)
+}
+
+// HostInterfaces names the host's own network interfaces, bridges among them, but for those that are part of a bridge.
+func (c *Conn) HostInterfaces(ctx context.Context) ([]string, error) {
+	const wantResults, all = 1, 0
+	d, err := c.ask(ctx, "ConnectListAllInterfaces", procListAllInterfaces, appendUint32(appendUint32(nil, wantResults), all))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for n := d.count(4 + 4); n > 0; n-- {
+		out = append(out, d.string())
+		d.bytes() // MAC address
+	}
+	return out, c.end("ConnectListAllInterfaces", d)
 }
 
 // minDomain is what a domain takes at least: a name's length, a UUID and an id.
