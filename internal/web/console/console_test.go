@@ -150,7 +150,7 @@ func TestWhatPagesSay(t *testing.T) {
 		{name: "numbers that are too old", address: "/hosts/muc/host/h3", want: []string{"There are no fresh numbers", `class="old"`, "<small>at 02:5"}, not: []string{"<dd>0 %</dd>", "<dd>0.0 %</dd>"}},
 		{name: "a VM of which nothing is known", address: "/vms/muc/vm/vm4", want: []string{`<span class="nk">unknown</span>`}, not: []string{"<dd>0", ">0 %<", ">0 Hz<", ">0 B<"}},
 		{name: "a VM that is off", address: "/vms?q=asleep", want: []string{"is off"}, not: []string{"0 Hz", "0 %"}},
-		{name: "what runs in a VM", address: "/vms/muc/vm/vm1", want: []string{"shop", `<span class="state failed">failed</span>`, "this one"}},
+		{name: "what runs in a VM", address: "/vms/muc/vm/vm1", want: []string{"shop", `<span class="state failed">failed</span>`, "this one", "<dt>Network</dt><dd>storefront</dd>"}},
 		{name: "a source that never answered", address: "/sources", want: []string{"does not answer", "ber: connection refused", "what it has is not known", "acting is paused"}},
 		{name: "the reserve", address: "/clusters/muc/cluster/c1", want: []string{"N+1 holds", "any host may fail"}},
 		{name: "actions", address: "/actions", want: []string{"the answer was lost", "40 %", "An operator decides", "no room"}},

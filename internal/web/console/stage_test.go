@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -206,6 +207,8 @@ func hot(t testing.TB) *stage {
 	vm("vm3", "db", "h2", 1e9)
 	vm("vm4", "silent", "h3", 0)
 	d.VMs = append(d.VMs, inventory.VM{ID: vmID("vm5"), Name: "asleep", Host: hostID("h2"), Power: inventory.PowerOff})
+	d.Networks = []inventory.Network{{ID: id(inventory.KindNetwork, "dvportgroup-7"), Name: "storefront"}}
+	d.VMs[slices.IndexFunc(d.VMs, func(v inventory.VM) bool { return v.ID == vmID("vm1") })].Networks = []inventory.ID{d.Networks[0].ID}
 	d.Services = []inventory.Service{{ID: id(inventory.KindService, "s1"), Name: "shop", VM: vmID("vm1"), Type: "http", State: inventory.ServiceFailed}}
 	fleet := inventory.NewFleet(
 		inventory.Source{Name: "muc", Platform: "vsphere", Interval: 20 * time.Second},
