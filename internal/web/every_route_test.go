@@ -12,7 +12,7 @@ import (
 
 // TestEveryRoute is of all that the agent serves, the console's pages and forms with it.
 func TestEveryRoute(t *testing.T) {
-	pages := func(a web.Agent) []web.Route {
+	pages := func(t testing.TB, a web.Agent) []web.Route {
 		c := console.New(console.Options{
 			Agent: a, Past: promql.Memory(), Log: slog.New(slog.DiscardHandler),
 			Trials: func(m history.Matrix) history.Querier { return promql.Memory(m...) },

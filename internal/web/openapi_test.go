@@ -1,85 +1,44 @@
 package web
 
 import (
-	"bytes"
 	"encoding"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"mime"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/protip/protip/internal/history/api"
 	"github.com/protip/protip/internal/history/promql"
 	"github.com/protip/protip/internal/history/tsdb"
 	"github.com/protip/protip/internal/placement"
 	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/test/openapi"
 )
 
-// description is openapi.yaml, ready to hold answers against.
-type description struct {
-	doc     map[string]any
-	schemas *jsonschema.Compiler
-	seen    map[string]bool // statuses of operations that were answered
-}
+// description is openapi.yaml, ready to hold the answers of routes against.
+type description struct{ *openapi.Description }
 
-const descriptionURL = "https://protip.example/openapi"
-
-func newDescription(t *testing.T) *description {
+func newDescription(t *testing.T) description {
 	t.Helper()
-	var doc map[string]any
-	if err := yaml.Unmarshal([]byte(openAPI), &doc); err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource(descriptionURL, plain); err != nil {
-		t.Fatal(err)
-	}
-	return &description{doc: doc, schemas: c, seen: map[string]bool{}}
+	return description{openapi.New(t, []byte(openAPI))}
 }
 
-// of is what stands at a path in the description, nil if nothing does; references are followed.
-func (d *description) of(keys ...string) (map[string]any, []string) {
-	at, where := d.doc, []string{}
-	for _, key := range keys {
-		next, _ := at[key].(map[string]any)
-		where = append(where, key)
-		if to, ok := next["$ref"].(string); ok {
-			keys := strings.Split(strings.TrimPrefix(to, "#/"), "/")
-			next, where = d.of(keys...)
-		}
-		if next == nil {
-			return nil, nil
-		}
-		at = next
+// check holds an answer against what the description says of its route, if it is one for programs.
+func (d description) check(t *testing.T, r Route, w *httptest.ResponseRecorder) {
+	t.Helper()
+	if path := describedPath(r); path != "" && w.Code != http.StatusMethodNotAllowed {
+		d.Check(t, r.Method, path, w)
 	}
-	return at, where
 }
 
-// path is a route's in the description; empty if the route is not for programs.
+// describedPath is a route's in the description; empty if the route is not for programs.
 func describedPath(r Route) string {
 	switch {
 	case r.Path == "/prometheus/": // others of its paths: TestPrometheusIsDescribed
@@ -90,58 +49,10 @@ func describedPath(r Route) string {
 	return r.Path
 }
 
-// check holds an answer against what the description says of its route: a status that is not described is an error, and so is a body of
-// another shape.
-func (d *description) check(t *testing.T, r Route, w *httptest.ResponseRecorder) {
-	t.Helper()
-	path := describedPath(r)
-	if path == "" || w.Code == 405 {
-		return
-	}
-	keys := []string{"paths", path, strings.ToLower(r.Method), "responses", strconv.Itoa(w.Code)}
-	answer, where := d.of(keys...)
-	if answer == nil {
-		t.Errorf("%s: status %d is not described", r.pattern(), w.Code)
-		return
-	}
-	d.seen[r.pattern()+" "+strconv.Itoa(w.Code)] = true
-	kind, _, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
-	if err != nil {
-		kind = "text/plain" // of a handler that leaves it to the server
-	}
-	content, _ := answer["content"].(map[string]any)
-	if _, ok := content[kind]; !ok {
-		t.Errorf("%s: %d: content %s is not described", r.pattern(), w.Code, kind)
-		return
-	}
-	if kind != "application/json" {
-		return
-	}
-	schema, err := d.compile(append(where, "content", kind, "schema")...)
-	if err != nil {
-		t.Errorf("%s: %v", r.pattern(), err)
-		return
-	}
-	body, err := jsonschema.UnmarshalJSON(bytes.NewReader(w.Body.Bytes()))
-	if err == nil || err == io.EOF {
-		err = schema.Validate(body)
-	}
-	if err != nil {
-		t.Errorf("%s: %d is not as described: %v\n%s", r.pattern(), w.Code, err, w.Body)
-	}
-}
-
-func (d *description) compile(keys ...string) (*jsonschema.Schema, error) {
-	for i, key := range keys {
-		keys[i] = url.PathEscape(strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1"))
-	}
-	return d.schemas.Compile(descriptionURL + "#/" + strings.Join(keys, "/"))
-}
-
 // TestDescription: every route for programs is described, and nothing else; each schema is one.
 func TestDescription(t *testing.T) {
 	d := newDescription(t)
-	paths, _ := d.of("paths")
+	paths, _ := d.Of("paths")
 	described := map[string]bool{}
 	operations := map[string]string{}
 	for path, ops := range paths {
@@ -169,9 +80,9 @@ func TestDescription(t *testing.T) {
 			t.Errorf("%s is described, and is no route", name)
 		}
 	}
-	schemas, _ := d.of("components", "schemas")
+	schemas, _ := d.Of("components", "schemas")
 	for _, name := range slices.Sorted(maps.Keys(schemas)) {
-		if _, err := d.compile("components", "schemas", name); err != nil {
+		if _, err := d.Compile("components", "schemas", name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -199,7 +110,7 @@ func TestFieldsAreDescribed(t *testing.T) {
 		}
 		seen[typ] = true
 		fields := jsonFields(typ)
-		schema, _ := d.of("components", "schemas", typ.Name())
+		schema, _ := d.Of("components", "schemas", typ.Name())
 		properties, _ := schema["properties"].(map[string]any)
 		required := fmt.Sprint(schema["required"])
 		for name, f := range fields {
@@ -266,7 +177,7 @@ func TestPrometheusIsDescribed(t *testing.T) {
 	o := options(hotAgent(t))
 	o.Prometheus = api.New(api.Options{Engine: kept.Engine, Storage: kept, Now: time.Now})
 	h, d := New(o), newDescription(t)
-	paths, _ := d.of("paths")
+	paths, _ := d.Of("paths")
 	for path, ops := range paths {
 		for method := range ops.(map[string]any) {
 			if !strings.HasPrefix(path, "/prometheus/") {
@@ -279,8 +190,8 @@ func TestPrometheusIsDescribed(t *testing.T) {
 					t.Errorf("%s?%s: %d %s", r.pattern(), q, w.Code, w.Body)
 				}
 			}
-			if name := strings.ToUpper(method) + " " + path; !d.seen[name+" 200"] {
-				t.Errorf("%s: no right answer", name)
+			if !d.Answered(strings.ToUpper(method), path, 200) {
+				t.Errorf("%s %s: no right answer", method, path)
 			}
 		}
 	}

@@ -94,22 +94,20 @@ var routeCases = map[string]RouteCase{
 	},
 }
 
-// EveryRoute asks each route, those of further pages too, in every wrong way and in the right one. A route without an entry in routeCases
-// or more fails.
-func EveryRoute(t *testing.T, pages func(Agent) []Route, more map[string]RouteCase) {
-	with := func(o Options) Options {
+// EveryRoute asks each route, those of further pages too, in every wrong way and in the right one, and as clients that are slow. A route
+// without an entry in routeCases or more fails. What pages makes ends with its test.
+func EveryRoute(t *testing.T, pages func(testing.TB, Agent) []Route, more map[string]RouteCase) {
+	with := func(t testing.TB, o Options) Options {
 		o.Prometheus = api.New(api.Options{Engine: promql.Memory(), Now: time.Now})
 		o.Alerts = Alerts{Receiver: &inbox{}, Token: func() (string, error) { return alertToken, nil }}
-		if pages != nil {
-			o.Pages = pages(o.Agent)
-		}
+		o.Pages = pages(t, o.Agent)
 		return o
 	}
 	cases := maps.Clone(routeCases)
 	maps.Copy(cases, more)
 	described := newDescription(t)
 	listed := map[string]bool{}
-	for _, r := range newServer(with(options(hotAgent(t)))).routes() {
+	for _, r := range newServer(with(t, options(hotAgent(t)))).routes() {
 		pattern := r.pattern()
 		listed[pattern] = true
 		tc, ok := cases[pattern]
@@ -126,10 +124,12 @@ func EveryRoute(t *testing.T, pages func(Agent) []Route, more map[string]RouteCa
 		t.Run(pattern, func(t *testing.T) {
 			testRoles(t, described, with, r, tc)
 			testBodies(t, described, with, r, tc, func(r Route) bool { _, ok := cases[r.pattern()]; return ok })
+			testSlowBody(t, with, r, tc)
+			testSlowReader(t, with, r, tc)
 			if r.Needs == Operator && !r.Page {
 				testActing(t, described, r, tc)
 			}
-			if describedPath(r) != "" && !described.seen[pattern+" 200"] {
+			if path := describedPath(r); path != "" && !described.Answered(r.Method, path, 200) {
 				t.Error("no right answer was held against the description")
 			}
 		})
@@ -145,7 +145,7 @@ func EveryRoute(t *testing.T, pages func(Agent) []Route, more map[string]RouteCa
 var actsForAnybody = []string{"POST /login", "POST /logout", "POST /prometheus/", "POST " + webhookPath}
 
 // testRoles asks a route as everybody: where reading is open, and where it is closed.
-func testRoles(t *testing.T, described *description, with func(Options) Options, route Route, tc RouteCase) {
+func testRoles(t *testing.T, described description, with func(testing.TB, Options) Options, route Route, tc RouteCase) {
 	type actor struct {
 		name    string
 		role    Role // in a closed agent
@@ -153,7 +153,7 @@ func testRoles(t *testing.T, described *description, with func(Options) Options,
 		foreign bool // a page of another site has it sent
 	}
 	agent := hotAgent(t)
-	handlers := map[bool]http.Handler{false: New(with(options(agent))), true: New(with(closed(t, agent)))}
+	handlers := map[bool]http.Handler{false: New(with(t, options(agent))), true: New(with(t, closed(t, agent)))}
 	anna, eve, gone := logIn(handlers[true], "anna", annasPassword, ""), logIn(handlers[true], "eve", annasPassword, ""), logIn(handlers[true], "anna", annasPassword, "")
 	do(handlers[true], "POST", "/logout", "", withCookies(gone))
 	both := func(edits ...func(*http.Request)) func(*http.Request) {
@@ -229,9 +229,9 @@ func testRoles(t *testing.T, described *description, with func(Options) Options,
 }
 
 // testBodies sends what no route takes: a method it does not have, and more than it reads.
-func testBodies(t *testing.T, described *description, with func(Options) Options, route Route, tc RouteCase, has func(Route) bool) {
+func testBodies(t *testing.T, described description, with func(testing.TB, Options) Options, route Route, tc RouteCase, has func(Route) bool) {
 	agent := hotAgent(t)
-	h := New(with(options(agent)))
+	h := New(with(t, options(agent)))
 	if route.Method == http.MethodGet {
 		w := do(h, http.MethodHead, tc.Target, "", bearer(token))
 		if !slices.Contains(tc.codes(), w.Code) {
@@ -279,7 +279,7 @@ func crossSite(r *http.Request) {
 }
 
 // testActing sends bodies that are not understood, asks where nobody may act, and sees what the agent was told and says.
-func testActing(t *testing.T, described *description, route Route, tc RouteCase) {
+func testActing(t *testing.T, described description, route Route, tc RouteCase) {
 	none := func(o *Options) { o.OperatorToken = nil }
 	empty := func(o *Options) { o.OperatorToken = func() (string, error) { return " \n", nil } }
 	unreadable := func(o *Options) { o.OperatorToken = func() (string, error) { return "", errors.New("gone") } }

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -68,40 +68,61 @@ func served(t *testing.T, h http.Handler) *pipes {
 	return l
 }
 
-// TestSlowBodies: a request that trickles in is ended after a while, on every route, and nothing acts on it.
-func TestSlowBodies(t *testing.T) {
+// testSlowBody holds that a request that trickles in is ended after a while, and that nothing acts on it.
+func testSlowBody(t *testing.T, with func(testing.TB, Options) Options, route Route, tc RouteCase) {
 	agent := hotAgent(t)
-	o := options(agent)
-	o.Alerts = Alerts{Receiver: &inbox{}, Token: func() (string, error) { return token, nil }}
-	for _, r := range newServer(o).routes() {
-		t.Run(r.pattern(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				o.Events = NewEvents(now, slog.New(slog.DiscardHandler))
-				o.Events.Close()
-				conn, began := served(t, New(o)).dial(), time.Now()
-				var writing sync.WaitGroup
-				writing.Go(func() {
-					fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\n",
-						r.Method, routeCases[r.pattern()].Target, token)
-					for range 1000 {
-						if _, err := conn.Write([]byte(" ")); err != nil {
-							return
-						}
-						time.Sleep(time.Second)
-					}
-				})
-				_, _ = io.Copy(io.Discard, conn)
-				_ = conn.Close()
-				writing.Wait()
-				if took := time.Since(began); took > readPatience+2*time.Second {
-					t.Errorf("the connection was kept for %s", took)
+	synctest.Test(t, func(t *testing.T) {
+		conn, began := tc.dial(t, with(t, options(agent)), route, "Content-Length: 1000"), time.Now()
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			for range 1000 {
+				if _, err := conn.Write([]byte(" ")); err != nil {
+					return
 				}
-				if acts := agent.taken(); len(acts) > 0 {
-					t.Errorf("acted: %q", acts)
-				}
-			})
+				time.Sleep(time.Second)
+			}
 		})
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+		writing.Wait()
+		if took := time.Since(began); took > readPatience+2*time.Second {
+			t.Errorf("slow body: the connection was kept for %s", took)
+		}
+		if acts := agent.taken(); len(acts) > 0 {
+			t.Errorf("slow body: acted: %q", acts)
+		}
+	})
+}
+
+// testSlowReader holds that an answer that nobody reads does not keep its connection for ever.
+func testSlowReader(t *testing.T, with func(testing.TB, Options) Options, route Route, tc RouteCase) {
+	agent := hotAgent(t)
+	synctest.Test(t, func(t *testing.T) {
+		conn := tc.dial(t, with(t, options(agent)), route, fmt.Sprintf("Content-Length: %d", len(tc.Body)))
+		fmt.Fprint(conn, tc.Body)
+		time.Sleep(writePatience + time.Minute)
+		if answer, _ := io.ReadAll(conn); len(answer) > 0 {
+			t.Errorf("slow reader: the connection was kept for %s, with %d bytes to read", writePatience+time.Minute, len(answer))
+		}
+		_ = conn.Close()
+	})
+}
+
+// dial sends the head of a right request, with one more header. Events never end by themselves.
+func (c RouteCase) dial(t *testing.T, o Options, route Route, header string) net.Conn {
+	t.Helper()
+	o.Events = NewEvents(now, slog.New(slog.DiscardHandler))
+	t.Cleanup(o.Events.Close)
+	r := httptest.NewRequest(route.Method, c.Target, nil)
+	_, edit := c.request(bearer(token))
+	edit(r)
+	conn := served(t, New(o)).dial()
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", route.Method, c.Target, header)
+	if err := r.Header.Write(conn); err != nil {
+		t.Fatal(err)
 	}
+	fmt.Fprint(conn, "\r\n")
+	return conn
 }
 
 func TestSlowHeaders(t *testing.T) {
@@ -124,27 +145,6 @@ func TestSlowHeaders(t *testing.T) {
 		if took := time.Since(began); took > headerPatience+2*time.Second {
 			t.Errorf("the connection was kept for %s", took)
 		}
-	})
-}
-
-// TestSlowReaders: an answer that nobody reads does not keep its connection for ever.
-func TestSlowReaders(t *testing.T) {
-	o := options(hotAgent(t))
-	wrote := make(chan error, 1)
-	o.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, err := w.Write(bytes.Repeat([]byte("x"), 1<<20))
-		wrote <- err
-	})
-	synctest.Test(t, func(t *testing.T) {
-		conn, began := served(t, New(o)).dial(), time.Now()
-		fmt.Fprint(conn, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		for len(wrote) == 0 && time.Since(began) < time.Hour {
-			time.Sleep(time.Minute)
-		}
-		if took := time.Since(began); took > writePatience+time.Minute || <-wrote == nil {
-			t.Errorf("the connection was kept for %s", took)
-		}
-		_ = conn.Close()
 	})
 }
 
