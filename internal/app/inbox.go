@@ -14,7 +14,7 @@ import (
 	"github.com/protip/protip/rules"
 )
 
-// openInbox reads which alerts fired when the agent ended. Without a token to ask for nobody's are taken.
+// openInbox reads which alerts fired when the agent ended. Without a section nobody's are taken.
 func (a *App) openInbox(ctx context.Context, cfg *config.Config, registry prometheus.Registerer) (err error) {
 	r := cfg.Alertmanager.Receive
 	if r == nil {
@@ -43,12 +43,18 @@ func (a *App) alertReceiver() web.Alerts {
 	if a.inbox == nil {
 		return web.Alerts{}
 	}
-	return web.Alerts{Receiver: a.inbox, Token: func() (string, error) {
-		r := a.settings.Load().config.Alertmanager.Receive
-		if r == nil {
+	configured := func() config.AlertReceive {
+		if r := a.settings.Load().config.Alertmanager.Receive; r != nil {
+			return *r
+		}
+		return config.AlertReceive{}
+	}
+	return web.Alerts{Receiver: a.inbox, Subject: func() string { return configured().Subject }, Token: func() (string, error) {
+		file := configured().TokenFile
+		if file == "" {
 			return "", nil
 		}
-		token, err := readLine(r.TokenFile)
+		token, err := readLine(file)
 		if err != nil {
 			err = fmt.Errorf("token of Alertmanager's webhook: %w", err)
 		}

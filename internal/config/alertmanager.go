@@ -35,7 +35,8 @@ func (s *AlertSend) HTTPClient() promconfig.HTTPClientConfig {
 
 // AlertReceive says whose alerts are taken, and of which objects they are.
 type AlertReceive struct {
-	TokenFile   string        `yaml:"token_file"`             // what the webhook sends as its bearer token
+	TokenFile   string        `yaml:"token_file,omitempty"`   // what the webhook sends as its bearer token
+	Subject     string        `yaml:"subject,omitempty"`      // of the client certificate that it shows instead, as RFC 2253 writes it
 	ForgetAfter time.Duration `yaml:"forget_after,omitempty"` // without a repeat; default 12h
 	// Join says which label of an alert names which object, beside what packs declare.
 	Join []AlertJoin `yaml:"join,omitempty"`
@@ -75,9 +76,10 @@ func (v *validator) alertmanager() {
 	if r == nil {
 		return
 	}
-	if v.required("alertmanager.receive.token_file", r.TokenFile, "put a long random token into a file, name it here, and give the same to the webhook receiver as http_config.authorization") {
-		v.readable("alertmanager.receive.token_file", r.TokenFile, "the token")
+	if r.Subject == "" {
+		v.required("alertmanager.receive.token_file", r.TokenFile, "put a long random token into a file, name it here, and give the same to the webhook receiver as http_config.authorization; or name the subject of its client certificate")
 	}
+	v.readable("alertmanager.receive.token_file", r.TokenFile, "the token")
 	if r.ForgetAfter < time.Minute && !v.reported("alertmanager.receive.forget_after") {
 		v.bad("alertmanager.receive.forget_after", fmt.Sprintf("alertmanager.receive.forget_after is %s", r.ForgetAfter), "write more than Alertmanager's repeat_interval, as 12h")
 	}

@@ -170,8 +170,8 @@ func (s *server) identify(r *http.Request) (u User, stale string) {
 		}
 		s.sessions.end(id)
 	}
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		if u, ok := s.access().Subjects[r.TLS.VerifiedChains[0][0].Subject.String()]; ok {
+	if subject := certificateSubject(r); subject != "" {
+		if u, ok := s.access().Subjects[subject]; ok {
 			return u, ""
 		}
 	}
@@ -185,6 +185,14 @@ const (
 	staleToken   = "token"
 	staleSession = "session"
 )
+
+// certificateSubject is whose client certificate was verified, as RFC 2253 writes it; empty if none was.
+func certificateSubject(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return ""
+	}
+	return r.TLS.VerifiedChains[0][0].Subject.String()
+}
 
 // bearerToken is the token of a request that has one.
 func bearerToken(r *http.Request) (string, bool) {

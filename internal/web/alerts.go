@@ -17,9 +17,9 @@ type AlertReceiver interface {
 	Receive(ctx context.Context, m alertmanager.Message) error
 }
 
-// receiveAlerts is Alertmanager's webhook. Its token is its own and lets nothing act: the most that an alert becomes is a tip.
+// receiveAlerts is Alertmanager's webhook. Its token and its certificate let nothing act: the most that an alert becomes is a tip.
 func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
-	if err := s.checkBearer(r, s.alerts.Token, "alertmanager.receive.token_file"); err != nil {
+	if err := s.checkSender(r); err != nil {
 		if err.code == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="protip"`)
 		}
@@ -50,21 +50,30 @@ func (s *server) receiveAlerts(w http.ResponseWriter, r *http.Request) {
 	s.succeed(w, r, map[string]int{"alerts": len(m.Alerts)})
 }
 
-// checkBearer is nil if the request carries the token; without one configured, nobody does.
-func (s *server) checkBearer(r *http.Request, token func() (string, error), key string) *apiError {
-	want, err := "", error(nil)
-	if token != nil {
-		want, err = token()
+// checkSender is nil if the request shows the token or the certificate that alerts are taken with; with neither configured, nobody does.
+func (s *server) checkSender(r *http.Request) *apiError {
+	subject, want, err := "", "", error(nil)
+	if s.alerts.Subject != nil {
+		subject = s.alerts.Subject()
 	}
-	if err != nil {
-		s.log.Error("token cannot be read", "key", key, "err", err)
+	if subject != "" && certificateSubject(r) == subject {
+		return nil
+	}
+	if s.alerts.Token != nil {
+		want, err = s.alerts.Token()
+	}
+	want = strings.TrimSpace(want)
+	got, _ := bearerToken(r)
+	switch {
+	case err != nil:
+		s.log.Error("token cannot be read", "key", "alertmanager.receive.token_file", "err", err)
 		return &apiError{http.StatusForbidden, "forbidden", "the token cannot be read: see the agent's log", nil}
+	case want != "" && equalSecrets(got, want):
+		return nil
+	case want != "":
+		return &apiError{http.StatusUnauthorized, "unauthorized", "send the token of alertmanager.receive.token_file as: Authorization: Bearer <token>", nil}
+	case subject != "":
+		return &apiError{http.StatusUnauthorized, "unauthorized", "show a client certificate of alertmanager.receive.subject", nil}
 	}
-	if want = strings.TrimSpace(want); want == "" {
-		return &apiError{http.StatusForbidden, "forbidden", "not configured: set " + key, nil}
-	}
-	if got, ok := bearerToken(r); !ok || !equalSecrets(got, want) {
-		return &apiError{http.StatusUnauthorized, "unauthorized", "send the token of " + key + " as: Authorization: Bearer <token>", nil}
-	}
-	return nil
+	return &apiError{http.StatusForbidden, "forbidden", "not configured: set alertmanager.receive.token_file, or subject", nil}
 }

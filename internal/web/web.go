@@ -43,10 +43,12 @@ type Options struct {
 	Log          *slog.Logger
 }
 
-// Alerts is who takes Alertmanager's webhook, and the token that it must carry.
+// Alerts is who takes Alertmanager's webhook, and what it must show: the token, or a verified client certificate of the subject, as RFC 2253
+// writes it. Nil and empty are neither.
 type Alerts struct {
 	Receiver AlertReceiver
 	Token    func() (string, error)
+	Subject  func() string
 }
 
 // Route is one line of the routing table: what is asked, who may, and who answers.
