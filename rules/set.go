@@ -115,6 +115,15 @@ func (s *Set) Pack(name string) (*Pack, bool) {
 	return nil, false
 }
 
+// Only is the set of one of the packs.
+func (s *Set) Only(name string) (*Set, bool) {
+	p, ok := s.Pack(name)
+	if !ok {
+		return nil, false
+	}
+	return &Set{packs: []*Pack{p}, rules: p.Rules}, true
+}
+
 // Rules are all rules of all packs, in order.
 func (s *Set) Rules() []*Rule { return slices.Clone(s.rules) }
 

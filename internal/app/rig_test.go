@@ -66,7 +66,7 @@ const deadline = 3 * time.Minute
 
 // rig is simulated vCenters and what an operator has written for one agent over them.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	began time.Time // what the clock runs from
 	clock *clock.Clock
 	dir   string
@@ -77,7 +77,7 @@ type rig struct {
 
 // newRig starts a vCenter for each config, on a common clock. The configuration watches them all, with manual remediation.
 // Real time stays real; any other runs slower where all is slower.
-func newRig(t *testing.T, speed float64, fleets ...sim.Config) *rig {
+func newRig(t testing.TB, speed float64, fleets ...sim.Config) *rig {
 	t.Helper()
 	if speed > 1 {
 		speed /= slower
@@ -177,7 +177,7 @@ func (r *rig) dataDir() string    { return filepath.Join(r.dir, "data") }
 type agent struct {
 	*app.App
 	*client.Client
-	t    *testing.T
+	t    testing.TB
 	url  string
 	log  *transcript
 	seen *transcriptOf[app.Event]
@@ -222,7 +222,7 @@ func (r *rig) start(change ...func(*app.Options)) *agent {
 }
 
 // await polls until missing says nothing any more, and fails the test with what it said last.
-func await(t *testing.T, within time.Duration, missing func() string) {
+func await(t testing.TB, within time.Duration, missing func() string) {
 	t.Helper()
 	last := ""
 	for end := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
@@ -481,7 +481,7 @@ func calmFleet(name string) sim.Config {
 
 // host and vm are the IDs of a vCenter's objects in its source.
 
-func host(t *testing.T, vc *sim.VCenter, name string) inventory.ID {
+func host(t testing.TB, vc *sim.VCenter, name string) inventory.ID {
 	t.Helper()
 	ref, ok := vc.Host(name)
 	if !ok {
@@ -490,7 +490,7 @@ func host(t *testing.T, vc *sim.VCenter, name string) inventory.ID {
 	return inventory.ID{Source: vc.Name(), Kind: inventory.KindHost, Ref: ref.Value}
 }
 
-func vm(t *testing.T, vc *sim.VCenter, name string) inventory.ID {
+func vm(t testing.TB, vc *sim.VCenter, name string) inventory.ID {
 	t.Helper()
 	ref, ok := vc.VM(name)
 	if !ok {

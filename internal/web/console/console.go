@@ -26,6 +26,7 @@ import (
 	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
+	"github.com/protip/protip/rules/report"
 )
 
 // Options are what the console is made of.
@@ -40,7 +41,9 @@ type Options struct {
 type Console struct {
 	o       Options
 	trials  trials
-	reports reports
+	turn    sync.Mutex // of what is made behind the pages
+	reports jobs[report.Report]
+	replays jobs[[]rules.Episode]
 
 	work    sync.WaitGroup // what goes on behind the pages
 	stopped context.Context
@@ -50,12 +53,13 @@ type Console struct {
 // New makes the console. It starts nothing before a page is asked for; Close ends what goes on then.
 func New(o Options) *Console {
 	c := &Console{o: o}
-	c.reports.maker, c.reports.log = o.Agent, o.Log
 	c.stopped, c.stop = context.WithCancel(context.Background())
+	c.reports = jobs[report.Report]{what: "reports", turn: &c.turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
+	c.replays = jobs[[]rules.Episode]{what: "replays", turn: &c.turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
 	return c
 }
 
-// Close ends reports and tests that are being made, and waits for them. No page may be asked for any more.
+// Close ends reports, replays and tests that are being made, and waits for them. No page may be asked for any more.
 func (c *Console) Close() {
 	c.stop()
 	c.work.Wait()
@@ -72,6 +76,7 @@ func (c *Console) Routes() []web.Route {
 		page("/fleet", c.fleet, "fleet"),
 		page("/clusters/{id...}", c.cluster, "cluster"),
 		page("/hosts/{id...}", c.host, "host"),
+		page("/plan", c.hostPlan, "plan"),
 		page("/vms", c.vms, "vms"),
 		page("/vms/{id...}", c.vm, "vm"),
 		page("/search", c.search, "search"),
@@ -80,6 +85,7 @@ func (c *Console) Routes() []web.Route {
 		page("/reports", c.reportList, "reports"),
 		page("/reports/{name}", c.report, "report"),
 		page("/packs", c.packs, "packs"),
+		page("/packs/{name}/replay", c.replay, "replay"),
 		page("/audit", c.audit, "audit"),
 		asset("/console.css", "text/css; charset=utf-8", styleCSS),
 		asset("/console.js", "text/javascript; charset=utf-8", scriptJS),
@@ -134,7 +140,7 @@ var templates = func() map[string]*template.Template {
 var functions = template.FuncMap{
 	"moment": moment, "exactly": exactly, "clock": clockTime, "name": clean, "words": func(s any) string { return words(fmt.Sprint(s)) },
 	"plural": plural, "thousands": thousands, "href": href, "bar": bar, "change": change, "stars": stars, "percent": percent,
-	"quantity": quantity, "span": span, "sentence": sentence, "arrows": func(s string) string { return strings.ReplaceAll(s, "->", "→") }, "stages": stagesOf, "groupings": groupings, "silences": silences, "setting": settingWords,
+	"quantity": quantity, "span": span, "sentence": sentence, "arrows": func(s string) string { return strings.ReplaceAll(s, "->", "→") }, "stages": stagesOf, "groupings": groupings, "silences": silences, "replays": func() []choice { return spansOf("") }, "setting": settingWords,
 	"edition": func() string { return edition }, "nav": navItem, "again": again,
 	"pair":    func(f *frame, v any) any { return struct{ F, V any }{f, v} },
 	"hundred": func(v float64) int { return int(100 * min(max(v, 0), 1)) },

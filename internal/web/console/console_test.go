@@ -102,7 +102,7 @@ func TestPages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := stage(t).serve(t)
 			for _, address := range addresses {
-				if name != "hot" && (address == "/packs" || strings.HasPrefix(address, "/reports/")) {
+				if name != "hot" && (strings.HasPrefix(address, "/packs") || strings.HasPrefix(address, "/reports/")) {
 					continue // they are of no fleet's state, and are made behind the page
 				}
 				gone := (name == "empty" || name == "starting") && strings.Count(address, "/") > 1
@@ -154,6 +154,13 @@ func TestWhatPagesSay(t *testing.T) {
 		{name: "a source that never answered", address: "/sources", want: []string{"does not answer", "ber: connection refused", "what it has is not known", "acting is paused"}},
 		{name: "the reserve", address: "/clusters/muc/cluster/c1", want: []string{"N+1 holds", "any host may fail"}},
 		{name: "actions", address: "/actions", want: []string{"the answer was lost", "40 %", "An operator decides", "no room"}},
+		{name: "what can be done to a host", address: "/hosts/muc/host/h1", want: []string{`name="host" value="muc/host/h1"`, `name="what" value="evacuate"`, `value="free"`, `value="fill"`}},
+		{
+			name: "the plan to evacuate", address: "/plan?host=muc/host/h1",
+			want: []string{"Evacuate esx1.example", "Moving now", ">web</a></strong>", "keeps its reserve of one host", "gives", "takes", "protip evacuate muc/host/h1"},
+		},
+		{name: "what stays", address: "/plan?host=muc/host/h3", want: []string{"silent stays: "}},
+		{name: "no plan", address: "/plan?what=fill&host=muc/host/h1", want: []string{"There is no plan", "its numbers are too old"}},
 		{name: "audit", address: "/audit", want: []string{"anna", "it is hot", "esx1.example"}},
 		{name: "packs", address: "/packs", want: []string{"HostCPUOverload", "config.hot", "0.85"}},
 		{name: "no such filter", address: "/vms?nmae=x", want: []string{"has no filter"}},
@@ -214,7 +221,7 @@ func TestNamesAreHarmless(t *testing.T) {
 			s.fleet.Down("ber", errors.New(name+"!"))
 			h := s.serve(t)
 			for _, address := range append(slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return a == "/packs" || strings.Contains(a, "sort=") }), "/search?q="+url.QueryEscape(name), "/vms?q="+url.QueryEscape(name), "/vms?sort="+url.QueryEscape(name), "/tips/"+url.PathEscape(name)) {
-				if i > 1 && strings.HasPrefix(address, "/reports/") {
+				if i > 1 && (strings.HasPrefix(address, "/reports/") || strings.HasPrefix(address, "/packs/")) {
 					continue // which are slow, and have no names of their own
 				}
 				body := do(h, "GET", address, nil, operator).Body.String()
@@ -244,6 +251,14 @@ var formCases = map[string]struct {
 		[]url.Values{{}, {"for": {"-1h"}}, {"for": {"900d"}}, {"for": {"8h"}, "why": {strings.Repeat("x", 1001)}}},
 	},
 	"POST /tips/{id}/undismiss": {"/tips/a1b2c3/undismiss", url.Values{}, "undismiss a1b2c3 by operator token because", nil},
+	"POST /plan/implement": {
+		"/plan/implement", url.Values{"what": {"evacuate"}, "host": {"muc/host/h1"}, "plan": {"p"}, "downtime": {"yes"}, "why": {"new memory"}},
+		"evacuate muc/host/h1 p true by operator token because new memory",
+		[]url.Values{
+			{}, {"what": {"destroy"}, "host": {"muc/host/h1"}, "plan": {"p"}}, {"what": {"free"}, "host": {"muc/vm/vm1"}, "plan": {"p"}},
+			{"what": {"free"}, "host": {"h1"}, "plan": {"p"}}, {"what": {"free"}, "host": {"muc/host/h1"}},
+		},
+	},
 	"POST /actions/{id}/resolve": {
 		"/actions/act-0/resolve", url.Values{"as": {"done"}}, "resolve act-0 done by operator token because", []url.Values{{}, {"as": {"started"}}},
 	},

@@ -407,6 +407,7 @@ type hostPage struct {
 	List                      string
 	Span                      string    // that the charts are of
 	Stale                     time.Time // since when there are no numbers; zero if there are
+	Wishes                    []wish
 }
 
 func (c *Console) host(r *http.Request, f *frame) (any, error) {
@@ -420,7 +421,7 @@ func (c *Console) host(r *http.Request, f *frame) (any, error) {
 	}
 	ctx := r.Context()
 	f.Title, f.Section, f.Crumbs = clean(h.Name), "fleet", []crumb{{"Fleet", "/fleet"}}
-	p := hostPage{HostView: h, List: with("/vms", nil, "host", id.String()), Uptime: sampled(h.Samples, inventory.HostUptime)}
+	p := hostPage{HostView: h, Wishes: wishes, List: with("/vms", nil, "host", id.String()), Uptime: sampled(h.Samples, inventory.HostUptime)}
 	p.Source, _ = f.snap.Source(id.Source)
 	if cl, ok := f.snap.Cluster(h.Cluster); ok {
 		p.ClusterName = clean(cl.Name)

@@ -34,6 +34,7 @@ func (c *Console) forms() []web.Route {
 		form("/tips/{id}/implement", c.implement),
 		form("/tips/{id}/dismiss", c.dismiss),
 		form("/tips/{id}/undismiss", c.undismiss),
+		form("/plan/implement", c.implementHost),
 		form("/actions/{id}/resolve", c.resolve),
 		form("/actions/{id}/cancel", c.cancel),
 		form("/pause", c.pause),

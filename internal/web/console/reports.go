@@ -2,27 +2,21 @@ package console
 
 import (
 	"context"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/internal/inventory"
-	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/rules/report"
 )
 
 // Bounds of reports on pages: whole ones are protip report's.
 const (
 	reportTime    = 10 * time.Minute // to make one, in real time
-	reportKept    = 10 * time.Minute // before it is made anew, in real time
-	keptReports   = 16
-	waitingMost   = 4 // that wait for their turn
 	shownRows     = 200
 	shownPictures = 12
 	drawnPoints   = 160
@@ -102,9 +96,17 @@ func (c *Console) report(r *http.Request, f *frame) (any, error) {
 	if err != nil || c.o.Past == nil {
 		return p, err
 	}
-	job, ok := c.reports.get(c, name, q, length, f.Now)
-	if !ok {
-		return nil, problem{http.StatusServiceUnavailable, "Too many reports are being made already: try again in a minute."}
+	request := report.Request{
+		Range: history.Range{Start: f.Now.Add(-length), End: f.Now}, Scope: report.Scope{Source: q.Get("source"), Cluster: q.Get("cluster")},
+		Thresholds: []float64{0.8, 0.95}, Reserve: 1,
+	}
+	key := strings.Join([]string{name, length.String(), q.Get("source"), q.Get("cluster")}, "\x00")
+	job, err := c.reports.get(key, f.Now, reportTime, func(ctx context.Context, progress func(float64)) (report.Report, error) {
+		request.Progress = progress
+		return c.o.Agent.Report(ctx, name, request)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if p.Done = job.done; !job.over {
 		f.Refresh = 2
@@ -115,12 +117,12 @@ func (c *Console) report(r *http.Request, f *frame) (any, error) {
 		p.Error = job.err.Error()
 		return p, nil
 	}
-	p.Notes = job.report.Notes
-	for _, t := range job.report.Tables {
+	p.Notes = job.made.Notes
+	for _, t := range job.made.Tables {
 		p.Tables = append(p.Tables, tableOf(t))
 	}
-	p.MoreCharts = max(0, len(job.report.Charts)-shownPictures)
-	for i, ch := range job.report.Charts[:len(job.report.Charts)-p.MoreCharts] {
+	p.MoreCharts = max(0, len(job.made.Charts)-shownPictures)
+	for i, ch := range job.made.Charts[:len(job.made.Charts)-p.MoreCharts] {
 		p.Charts = append(p.Charts, pictureOf(ch, i))
 	}
 	return p, nil
@@ -158,80 +160,6 @@ func (p *reportPage) choose(q url.Values, snap *inventory.Snapshot) (time.Durati
 	}
 	slices.SortFunc(p.Clusters, func(a, b choice) int { return strings.Compare(a.Name, b.Name) })
 	return length, nil
-}
-
-// reports makes reports, one at a time, and keeps the last ones.
-type reports struct {
-	maker web.Reporter
-	log   *slog.Logger
-
-	mu    sync.Mutex
-	turn  sync.Mutex
-	jobs  map[string]*job
-	order []string
-}
-
-// job is a report that is made, or was. Its fields are guarded by reports.mu.
-type job struct {
-	asked  time.Time // by protip's clock
-	began  time.Time // in real time
-	done   float64
-	over   bool
-	report report.Report
-	err    error
-}
-
-// get is the report, as far as it is: it begins to be made if it is not there or is too old. Not ok: too many are wanted.
-func (rs *reports) get(c *Console, name string, q url.Values, length time.Duration, now time.Time) (job, bool) {
-	key := strings.Join([]string{name, length.String(), q.Get("source"), q.Get("cluster")}, "\x00")
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if j := rs.jobs[key]; j != nil && (!j.over || time.Since(j.began) < reportKept) {
-		return *j, true
-	}
-	waiting := 0
-	for _, j := range rs.jobs {
-		if !j.over {
-			waiting++
-		}
-	}
-	if waiting >= waitingMost {
-		return job{}, false
-	}
-	if rs.jobs == nil {
-		rs.jobs = map[string]*job{}
-	}
-	j := &job{asked: now, began: time.Now()}
-	rs.jobs[key], rs.order = j, append(slices.DeleteFunc(rs.order, func(k string) bool { return k == key }), key)
-	for len(rs.order) > keptReports {
-		delete(rs.jobs, rs.order[0])
-		rs.order = rs.order[1:]
-	}
-	request := report.Request{
-		Range: history.Range{Start: now.Add(-length), End: now}, Scope: report.Scope{Source: q.Get("source"), Cluster: q.Get("cluster")},
-		Thresholds: []float64{0.8, 0.95}, Reserve: 1,
-	}
-	c.work.Go(func() { rs.make(c.stopped, j, name, request) })
-	return *j, true
-}
-
-func (rs *reports) make(ctx context.Context, j *job, name string, request report.Request) {
-	rs.turn.Lock()
-	defer rs.turn.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, reportTime)
-	defer cancel()
-	request.Progress = func(done float64) {
-		rs.mu.Lock()
-		defer rs.mu.Unlock()
-		j.done = done
-	}
-	made, err := rs.maker.Report(ctx, name, request)
-	if err != nil && ctx.Err() == nil {
-		rs.log.Warn("report not made", "report", name, "err", err)
-	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	j.report, j.err, j.over = made, err, true
 }
 
 // tableOf is a report's table, not longer than a page bears, with links to what its rows are about.

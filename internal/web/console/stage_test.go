@@ -104,12 +104,29 @@ func (s *stage) Propose(ctx context.Context, id string) (web.Proposal, error) {
 	return out, nil
 }
 
-func (s *stage) ProposeHost(context.Context, web.HostRequest) (web.Proposal, error) {
-	return web.Proposal{}, web.ErrConflict
+// ProposeHost empties the host, and leaves the one VM that nothing takes.
+func (s *stage) ProposeHost(_ context.Context, r web.HostRequest) (web.Proposal, error) {
+	if r.What == web.Fill {
+		return web.Proposal{}, fmt.Errorf("%w: its numbers are too old", web.ErrConflict)
+	}
+	snap := s.fleet.Snapshot()
+	course := placement.Plan(snap, placement.Observed(snap), placement.Rebalance{Only: true, Evacuate: []inventory.ID{r.Host}}, policy)
+	out := web.Proposal{
+		ID: "p", Left: course.Left, Decision: remediation.Decision{Verdict: remediation.Manual, Why: "a person decides"},
+		Kept: []placement.Kept{{Cluster: id(inventory.KindCluster, "c1"), Name: "prod", Reserve: 1, Before: placement.Admitted, Why: "cluster prod keeps its reserve of one host at every step"}},
+	}
+	for _, wave := range course.Waves {
+		var moves []web.ProposedMove
+		for _, step := range wave {
+			moves = append(moves, web.ProposedMove{Step: step, FromName: hostName(snap, step.From), ToName: hostName(snap, step.To)})
+		}
+		out.Waves = append(out.Waves, moves)
+	}
+	return out, nil
 }
 
-func (s *stage) ImplementHost(context.Context, web.By, web.HostRequest, web.Agreement) ([]remediation.Action, error) {
-	return nil, web.ErrConflict
+func (s *stage) ImplementHost(_ context.Context, by web.By, r web.HostRequest, a web.Agreement) ([]remediation.Action, error) {
+	return nil, s.did(by, string(r.What), r.Host.String(), a.Plan, fmt.Sprint(a.Downtime))
 }
 
 func (s *stage) Packs() *rules.Set { return s.set }
@@ -350,7 +367,7 @@ func operator(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) 
 // addresses are a page of each kind, of the hot stage.
 var addresses = []string{
 	"/", "/?state=all&group=severity", "/?state=all&group=age", "/?state=resolved&group=rule&severity=warning&source=muc", "/?state=dismissed", "/tips/a1b2c3", "/tips/a1b2c3?vm=muc%2Fvm%2Fvm1", "/tips/d4e5f1", "/tips/d4e5f2", "/tips/d4e5f3", "/tips/d4e5f4", "/tips/d4e5f5",
-	"/fleet", "/clusters/muc/cluster/c1", "/hosts/muc/host/h1", "/hosts/muc/host/h3", "/vms", "/vms?sort=-cpu&q=d&power=on", "/vms?page=9", "/vms?q=nobody",
+	"/fleet", "/clusters/muc/cluster/c1", "/hosts/muc/host/h1", "/hosts/muc/host/h3", "/plan?host=muc/host/h1", "/plan?what=free&host=muc/host/h2", "/plan?what=fill&host=muc/host/h1", "/vms", "/vms?sort=-cpu&q=d&power=on", "/vms?page=9", "/vms?q=nobody",
 	"/vms/muc/vm/vm1", "/vms/muc/vm/vm4", "/vms/muc/vm/vm5", "/search", "/search?q=es", "/search?q=zzz", "/actions", "/actions?outcome=recovered", "/sources",
-	"/reports", "/reports/host-utilization", "/reports/growth?since=1d", "/packs", "/audit", "/audit?since=30d&result=refused&before=5",
+	"/reports", "/reports/host-utilization", "/reports/growth?since=1d", "/packs", "/packs/host-pressure/replay", "/packs/host-pressure/replay?since=7d", "/audit", "/audit?since=30d&result=refused&before=5",
 }

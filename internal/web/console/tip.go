@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -33,11 +34,8 @@ type tipPage struct {
 	Charts    []chart
 	Facts     []rules.Evidence // that no chart shows
 
-	Plan         *web.Proposal // nil where there is none to be made
-	Moves        int
-	Held         string // why a person cannot have it done now; empty if one can
+	Plan         *plan // nil where there is none to be made
 	PlanError    string
-	Hosts        []hostChange
 	Alternatives *alternatives
 
 	Under   []remediation.Action // of this tip, under way
@@ -45,13 +43,6 @@ type tipPage struct {
 	Earlier []earlier
 	Record  record
 	Command string
-}
-
-// hostChange is a host before and after the whole plan.
-type hostChange struct {
-	Name, Href, Role                               string
-	CPUBefore, CPUAfter, MemoryBefore, MemoryAfter number
-	Level, MemoryLevel                             float64 // what it is to come below; 0 is none
 }
 
 // alternatives are the hosts that one of the VMs could go to.
@@ -195,23 +186,16 @@ func marksOf(t rules.Tip, actions []remediation.Action) []mark {
 
 // planTip asks what would be done, and shows it on both hosts, with the hosts that one of the VMs could go to.
 func (c *Console) planTip(ctx context.Context, f *frame, p *tipPage, vm string) {
-	plan, err := c.o.Agent.Propose(ctx, p.ID)
+	proposal, err := c.o.Agent.Propose(ctx, p.ID)
 	if err != nil {
 		p.PlanError = err.Error()
 		return
 	}
-	var moves []web.ProposedMove
-	for _, wave := range plan.Waves {
-		moves = append(moves, wave...)
-	}
-	switch {
-	case f.Status.Remediation == web.Off:
-		p.Held = "remediation is off"
-	case plan.Decision.Verdict == remediation.Refuse:
-		p.Held = plan.Decision.Why
-	}
-	p.Plan, p.Moves, p.Hosts = &plan, len(moves), effect(f.snap, moves, p.Remedy)
-	if len(moves) > 0 {
+	p.Plan = planOf(f, proposal, p.Remedy)
+	if moves := p.Plan.all; len(moves) > 0 {
+		if len(moves) > 1 {
+			p.Plan.Others = "/tips/" + url.PathEscape(p.ID)
+		}
 		i := max(0, slices.IndexFunc(moves, func(m web.ProposedMove) bool { return m.VM.String() == vm }))
 		p.Alternatives = c.alternativesTo(ctx, moves[i])
 	}
@@ -226,47 +210,6 @@ func (c *Console) alternativesTo(ctx context.Context, m web.ProposedMove) *alter
 	ratings = slices.DeleteFunc(slices.Clone(ratings), func(r placement.Rating) bool { return r.Host == m.From })
 	more := max(0, len(ratings)-shownAlternatives)
 	return &alternatives{VM: m.VM, Name: m.Name, Chosen: m.To, Ratings: ratings[:len(ratings)-more], More: more}
-}
-
-// effect is each host that a plan touches, before and after all of it, by what its VMs use now.
-func effect(snap *inventory.Snapshot, moves []web.ProposedMove, remedy rules.Remedy) []hostChange {
-	at := map[inventory.ID]int{}
-	var out []hostChange
-	of := func(id inventory.ID, role string) *hostChange {
-		i, ok := at[id]
-		if !ok {
-			i = len(out)
-			at[id] = i
-			change := hostChange{Name: hostName(snap, id), Href: href(id), Role: role}
-			if h, ok := snap.Host(id); ok {
-				change.CPUBefore, change.MemoryBefore = sampled(h.Samples, inventory.HostCPUUsageRatio), sampled(h.Samples, inventory.HostMemoryUsageRatio)
-			}
-			change.CPUAfter, change.MemoryAfter = change.CPUBefore, change.MemoryBefore
-			out = append(out, change)
-		}
-		return &out[i]
-	}
-	for _, m := range moves {
-		from := of(m.From, "gives")
-		from.Level, from.MemoryLevel = remedy.CPUBelow, remedy.MemoryBelow
-		use, measured := placement.Use{}, false
-		if vm, ok := snap.VM(m.VM); ok {
-			use, measured = placement.ObservedOf(snap, vm)
-		}
-		from.add(snap, m.From, measured, -use.CPUHertz, -use.MemoryBytes)
-		of(m.To, "takes").add(snap, m.To, measured, use.CPUHertz, use.MemoryBytes)
-	}
-	return out
-}
-
-// add puts a VM's use on a host, or takes it away. What is not known makes all that follows from it unknown.
-func (c *hostChange) add(snap *inventory.Snapshot, host inventory.ID, measured bool, hertz, bytes float64) {
-	h, ok := snap.Host(host)
-	if !ok || !measured || h.CPUHertz <= 0 || h.MemoryBytes <= 0 {
-		c.CPUAfter.OK, c.MemoryAfter.OK = false, false
-		return
-	}
-	c.CPUAfter.V, c.MemoryAfter.V = max(0, c.CPUAfter.V+hertz/h.CPUHertz), max(0, c.MemoryAfter.V+bytes/h.MemoryBytes)
 }
 
 // earlierLike are other tips of the same rule that came to an end, newest first, and how remedies of the rule fared.
