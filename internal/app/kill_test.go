@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(mortalEnv); spec != "" {
 		liveMortal(spec)
 	}
+	if os.Getenv(apartEnv) != "" {
+		beApart()
+	}
 	flag.Parse()
 	parallel := "4" // most of the time these tests wait
 	flag.Visit(func(f *flag.Flag) {

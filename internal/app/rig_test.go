@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,12 +109,18 @@ func newRig(t testing.TB, speed float64, fleets ...sim.Config) *rig {
 
 // source is how a vCenter is configured.
 func (r *rig) source(name string, vc *sim.VCenter) map[string]any {
-	user := vc.Login().User
+	return r.sourceAt(name, vc.Login(), vc.CAPEM())
+}
+
+// sourceAt is how a vCenter at an address with user and password is configured.
+func (r *rig) sourceAt(name string, login *url.URL, ca []byte) map[string]any {
+	user, at := login.User, *login
+	at.User = nil
 	word, _ := user.Password()
 	password := r.file(name+".password", word)
 	return map[string]any{
-		"name": name, "type": "vsphere", "url": vc.URL().String(), "username": user.Username(), "password_file": password,
-		"tls_config": map[string]any{"ca_file": r.file(name+".pem", string(vc.CAPEM()))},
+		"name": name, "type": "vsphere", "url": at.String(), "username": user.Username(), "password_file": password,
+		"tls_config": map[string]any{"ca_file": r.file(name+".pem", string(ca))},
 		"acting":     map[string]any{"username": user.Username(), "password_file": password},
 	}
 }

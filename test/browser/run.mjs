@@ -113,10 +113,33 @@ async function plain() {
   await page.locator(".facts .state.dismissed").waitFor();
   await page.locator("button", { hasText: "Show it again" }).click();
   await page.locator(".facts .state.dismissed").waitFor({ state: "detached" });
+  await page.goto("/fleet");
+  await page.locator("table.fleet tbody th[scope=row] a").first().click();
+  await page.locator('table a[href^="/hosts/"]').nth(1).click();
+  const evacuate = page.locator('.wishes button[value="evacuate"]');
+  await evacuate.click();
+  await page.waitForURL("**/plan?*");
+  await until(page, "an evacuation on its way", async () => {
+    if ((await page.locator("#act button.primary:enabled").count()) === 0) return false;
+    const address = page.url();
+    await page.locator("#act input[name=why]").fill("evacuated without a script");
+    const agree = page.locator('#act input[name="downtime"]');
+    if ((await agree.count()) > 0) await agree.check();
+    await page.locator("#act button.primary").click();
+    await page.waitForLoadState();
+    if (page.url() !== address) await page.goto(address);
+    return (await page.locator(".under .stages").count()) > 0;
+  });
+  await page.goto("/audit");
+  await page.getByText("evacuated without a script").first().waitFor();
+  await page.goto("/packs");
+  await page.locator('#pack-host-pressure select[name="since"]').selectOption("6h");
+  await page.locator("#pack-host-pressure form button").click();
+  await until(page, "a replay", async () => (await page.getByText("in the last 6h").count()) > 0);
   await page.goto("/?refresh=30");
   assert.equal(await page.locator('meta[http-equiv="refresh"]').getAttribute("content"), "30");
   assert.deepEqual(page.said.filter((s) => !s.includes("status of 4")), []);
-  console.log("plain: log in, implement, resolved, snoozed and shown again, without a script");
+  console.log("plain: log in, implement, resolved, snoozed and shown again, a host evacuated, a pack replayed, without a script");
 }
 
 // look goes through every page in light and in dark: axe finds nothing, and nothing is wider than a phone.
@@ -131,9 +154,12 @@ async function look(page) {
   const tip = await first("/?state=all", "a.sum");
   await page.goto("/reports/host-utilization?since=1d");
   await page.getByText("protip report host-utilization").first().waitFor();
+  await page.goto("/packs/host-pressure/replay?since=6h");
+  await page.getByText("in the last 6h").first().waitFor();
+  const plan = "/plan?what=evacuate&host=" + encodeURIComponent(decodeURIComponent(host.replace("/hosts/", "")));
   const pages = {
     inbox: "/", all: "/?state=all&group=severity", onetip: tip, fleet: "/fleet", cluster, host, vms: "/vms?sort=-contention", none: "/vms?q=nobody", vm, search: "/search?q=esx",
-    actions: "/actions", sources: "/sources", reports: "/reports", report: "/reports/host-utilization?since=1d", packs: "/packs", audit: "/audit", missing: "/nowhere", login: "/login",
+    actions: "/actions", sources: "/sources", reports: "/reports", report: "/reports/host-utilization?since=1d", packs: "/packs", replay: "/packs/host-pressure/replay?since=6h", plan, audit: "/audit", missing: "/nowhere", login: "/login",
   };
   for (const [name, path] of Object.entries(pages)) {
     for (const scheme of ["light", "dark"]) {

@@ -41,7 +41,6 @@ type Options struct {
 type Console struct {
 	o       Options
 	trials  trials
-	turn    sync.Mutex // of what is made behind the pages
 	reports jobs[report.Report]
 	replays jobs[[]rules.Episode]
 
@@ -54,8 +53,9 @@ type Console struct {
 func New(o Options) *Console {
 	c := &Console{o: o}
 	c.stopped, c.stop = context.WithCancel(context.Background())
-	c.reports = jobs[report.Report]{what: "reports", turn: &c.turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
-	c.replays = jobs[[]rules.Episode]{what: "replays", turn: &c.turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
+	turn := make(chan struct{}, 1)
+	c.reports = jobs[report.Report]{what: "reports", turn: turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
+	c.replays = jobs[[]rules.Episode]{what: "replays", turn: turn, stopped: c.stopped, run: c.work.Go, log: o.Log}
 	return c
 }
 

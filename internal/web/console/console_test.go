@@ -1,20 +1,26 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
+	"github.com/protip/protip/internal/history"
+	"github.com/protip/protip/internal/history/promql"
 	"github.com/protip/protip/internal/inventory"
 	"github.com/protip/protip/internal/web"
 	"github.com/protip/protip/remediation"
+	"github.com/protip/protip/rules/report"
 )
 
 var (
@@ -384,6 +390,93 @@ func TestReportsAreMadeBehindThePage(t *testing.T) {
 			t.Fatalf("no report after a minute:\n%s", body)
 		}
 	}
+}
+
+// TestReplay asks what a pack would have reported of a host that was hot for two hours, until the answer is there.
+func TestReplay(t *testing.T) {
+	s := hot(t)
+	var all []history.Series
+	for name, values := range map[string]string{
+		`virt_host_info{source="muc",host="esx1.example",host_id="h1",virt_cluster="prod",cluster_id="c1"}`: "1x360",
+		`virt_host_cpu_usage_ratio{source="muc",host="esx1.example",host_id="h1"}`:                          "0.4x119 0.95x119 0.4x120",
+		`virt_host_cpu_contention_ratio{source="muc",host="esx1.example",host_id="h1"}`:                     "0x119 0.2x119 0x120",
+	} {
+		series, err := promql.ParseSeries(name, values, now.Add(-6*time.Hour), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, series)
+	}
+	s.past = promql.Memory(all...)
+	h := s.serve(t)
+	const address = "/packs/host-pressure/replay"
+	if body := do(h, "GET", "/packs", nil).Body.String(); !strings.Contains(body, `action="`+address+`"`) {
+		t.Error("the packs' page does not lead to it")
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		body := do(h, "GET", address, nil).Body.String()
+		checkPage(t, address, body)
+		over := strings.Contains(body, "1 tip in the last 6h")
+		if over == strings.Contains(body, `http-equiv="refresh"`) {
+			t.Fatalf("it loads itself again: %v\n%s", !over, body)
+		}
+		if over {
+			for _, want := range []string{"<dt>HostCPUOverload</dt><dd>1</dd>", "<dt>HostMemoryOverload</dt><dd>0</dd>", `href="/hosts/muc/host/h1"`, "HostCPUOverload from 0 to 1, 0 at the end", "protip replay --pack host-pressure --since 6h --step 1m"} {
+				if !strings.Contains(body, want) {
+					t.Errorf("there is no %q in\n%s", want, body)
+				}
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no replay after a minute:\n%s", body)
+		}
+	}
+	for address, code := range map[string]int{"/packs/nobody/replay": 404, address + "?since=30d": 400, address + "?step=1s": 400} {
+		if w := do(h, "GET", address, nil); w.Code != code {
+			t.Errorf("%s: %d, want %d", address, w.Code, code)
+		}
+	}
+}
+
+// TestJobs: what is made behind the pages is made one at a time and not for longer than it may, and no more of it waits than is bearable.
+func TestJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{Log: slog.New(slog.DiscardHandler)})
+		making := 0
+		ask := func(key any) (job[report.Report], error) {
+			return c.reports.get(key, now, time.Minute, func(ctx context.Context, _ func(float64)) (report.Report, error) {
+				if making++; making > 1 {
+					t.Error("two are made at a time")
+				}
+				<-ctx.Done()
+				making--
+				return report.Report{}, ctx.Err()
+			})
+		}
+		for key := range waitingMost {
+			if _, err := ask(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := ask("one more"); err == nil || !strings.Contains(err.Error(), "Too many reports") {
+			t.Errorf("one more than may wait: %v", err)
+		}
+		if _, err := ask(0); err != nil {
+			t.Errorf("the same again: %v", err)
+		}
+		time.Sleep(waitingMost*time.Minute + time.Second)
+		for key := range waitingMost {
+			if j, err := ask(key); err != nil || !j.over || !errors.Is(j.err, context.DeadlineExceeded) {
+				t.Errorf("after its time: %+v, %v", j, err)
+			}
+		}
+		time.Sleep(jobKept)
+		if j, err := ask(0); err != nil || j.over {
+			t.Errorf("what is too old is not made anew: %+v, %v", j, err)
+		}
+		c.Close()
+	})
 }
 
 // TestPackTestsAreShown asks until the shipped packs' own tests have run.

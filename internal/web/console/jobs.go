@@ -18,8 +18,8 @@ const (
 
 // jobs makes what takes longer than a page may, one at a time, and keeps the last ones.
 type jobs[T any] struct {
-	what    string // it makes, in the plural
-	turn    *sync.Mutex
+	what    string        // it makes, in the plural
+	turn    chan struct{} // full while something is made
 	stopped context.Context
 	run     func(func())
 	log     *slog.Logger
@@ -69,8 +69,12 @@ func (js *jobs[T]) get(key any, now time.Time, limit time.Duration, build func(c
 }
 
 func (js *jobs[T]) make(j *job[T], limit time.Duration, build func(context.Context, func(float64)) (T, error)) {
-	js.turn.Lock()
-	defer js.turn.Unlock()
+	select {
+	case js.turn <- struct{}{}:
+		defer func() { <-js.turn }()
+	case <-js.stopped.Done():
+		return
+	}
 	ctx, cancel := context.WithTimeout(js.stopped, limit)
 	defer cancel()
 	made, err := build(ctx, func(done float64) {

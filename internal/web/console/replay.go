@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
+
 	"github.com/protip/protip/internal/history"
 	"github.com/protip/protip/rules"
 )
@@ -46,7 +48,7 @@ type replayPage struct {
 	Past     bool
 	Spans    []choice
 	Since    string
-	Step     time.Duration
+	Step     model.Duration // between two evaluations
 	Done     float64
 	Over     bool
 	Error    string
@@ -100,8 +102,8 @@ func (c *Console) replay(r *http.Request, f *frame) (any, error) {
 	span := replaySpans[slices.Index(names, since)]
 	f.Title, f.Section, f.Crumbs = "Replay of "+name, "packs", []crumb{{"Packs", "/packs"}}
 	p := replayPage{
-		Pack: set.Packs()[0], Past: c.o.Past != nil, Spans: spansOf(since), Since: since, Step: span.step,
-		Command: fmt.Sprintf("protip replay --pack %s --since %s --step %s", name, since, span.step),
+		Pack: set.Packs()[0], Past: c.o.Past != nil, Spans: spansOf(since), Since: since, Step: model.Duration(span.step),
+		Command: fmt.Sprintf("protip replay --pack %s --since %s --step %s", name, since, model.Duration(span.step)),
 	}
 	if !p.Past {
 		return p, nil
