@@ -584,7 +584,7 @@ func TestReserveIsAskedBeforeEachMove(t *testing.T) {
 }
 
 // waves fails the test if a move began before one of an earlier wave of its plan had ended.
-func waves(t *testing.T, actions []remediation.Action) {
+func waves(t testing.TB, actions []remediation.Action) {
 	t.Helper()
 	for _, early := range actions {
 		for _, late := range actions {
