@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/protip/protip/internal/sim"
 	"github.com/protip/protip/remediation"
 	"github.com/protip/protip/rules"
 	"github.com/protip/protip/rules/report"
@@ -21,7 +22,11 @@ import (
 // it is over, and holds each answer against the description.
 func TestAnswersAreDescribed(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 20, hotFleet("vc"))
+	fleet := hotFleet("vc")
+	for _, name := range []string{"esx04", "esx05"} { // without them the reserve would not hold, and no host could be emptied
+		fleet.Clusters[0].Hosts = append(fleet.Clusters[0].Hosts, sim.Host{Name: name, Cores: 16, MemoryBytes: 512 << 30})
+	}
+	r := newRig(t, 20, fleet)
 	r.config["placement"] = map[string]any{"reserve": 1}
 	r.config["packs"] = map[string]any{"shipped": []any{"host-pressure", "right-sizing"}, "files": []any{"heat.yml"}}
 	r.write()

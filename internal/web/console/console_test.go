@@ -258,11 +258,15 @@ var formCases = map[string]struct {
 	},
 	"POST /tips/{id}/undismiss": {"/tips/a1b2c3/undismiss", url.Values{}, "undismiss a1b2c3 by operator token because", nil},
 	"POST /plan/implement": {
-		"/plan/implement", url.Values{"what": {"evacuate"}, "host": {"muc/host/h1"}, "plan": {"p"}, "downtime": {"yes"}, "why": {"new memory"}},
+		"/plan/implement",
+		url.Values{"what": {"evacuate"}, "host": {"muc/host/h1"}, "plan": {"p"}, "downtime": {"yes"}, "why": {"new memory"}},
 		"evacuate muc/host/h1 p true by operator token because new memory",
 		[]url.Values{
-			{}, {"what": {"destroy"}, "host": {"muc/host/h1"}, "plan": {"p"}}, {"what": {"free"}, "host": {"muc/vm/vm1"}, "plan": {"p"}},
-			{"what": {"free"}, "host": {"h1"}, "plan": {"p"}}, {"what": {"free"}, "host": {"muc/host/h1"}},
+			{},
+			{"what": {"destroy"}, "host": {"muc/host/h1"}, "plan": {"p"}},
+			{"what": {"free"}, "host": {"muc/vm/vm1"}, "plan": {"p"}},
+			{"what": {"free"}, "host": {"h1"}, "plan": {"p"}},
+			{"what": {"free"}, "host": {"muc/host/h1"}},
 		},
 	},
 	"POST /actions/{id}/resolve": {
