@@ -26,6 +26,7 @@ type book struct {
 	load Use
 	// rise is the CPU, in hertz, that the VMs are expected to need beyond the load, and variance that of their CPU demand.
 	rise, variance float64
+	flow           Flow                  // of the VMs whose demand is known
 	coming, gone   map[inventory.ID]bool // VMs that count without running here, and that run here without counting
 	unknown        string                // a VM without known demand
 	stale          string                // why the load is not known
@@ -56,6 +57,7 @@ func (l *ledger) of(host inventory.HostView, incoming []inventory.ID) *book {
 		demanded = demanded.plus(est.Now)
 		b.rise += est.rise()
 		b.variance += est.shown()
+		b.flow = b.flow.plus(est.Flow, 1)
 		measured, _ := vm.Samples.Value(inventory.VMCPUUsage)
 		b.load.CPUHertz -= measured
 		measured, _ = vm.Samples.Value(inventory.VMMemoryUsage)
@@ -111,6 +113,7 @@ func (l *ledger) arrive(b *book, vm inventory.ID) {
 	b.load = b.load.plus(est.Now)
 	b.rise += est.rise()
 	b.variance += est.shown()
+	b.flow = b.flow.plus(est.Flow, 1)
 }
 
 // leave takes a VM off a host.
@@ -127,6 +130,7 @@ func (l *ledger) leave(b *book, vm inventory.ID) {
 	b.load = b.load.minus(est.Now)
 	b.rise = max(0, b.rise-est.rise())
 	b.variance = max(0, b.variance-est.shown())
+	b.flow = b.flow.plus(est.Flow, -1)
 }
 
 // with is the set with one more VM; nearly all sets stay empty.

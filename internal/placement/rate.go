@@ -255,15 +255,11 @@ func (l *ledger) rateRoom(c *candidate, b *book, p Policy, r *Rating) {
 }
 
 // flow is what the host's other VMs move, as far as that is known.
-func (l *ledger) flow(b *book, but inventory.ID) (sum Flow) {
-	for vm := range l.vms(b) {
-		if vm != but {
-			f := l.demand.Flows[vm]
-			sum.DiskBytesPerSecond += f.DiskBytesPerSecond
-			sum.NetworkBytesPerSecond += f.NetworkBytesPerSecond
-		}
+func (l *ledger) flow(b *book, but inventory.ID) Flow {
+	if l.counts(b, but) {
+		return b.flow.plus(l.demand.Flows[but], -1)
 	}
-	return sum
+	return b.flow
 }
 
 func roomFor(code, what string, before, after, ceiling, reserve float64, capacity string) Reason {

@@ -94,6 +94,24 @@ func bigFleet(hosts, perHost int) *testFleet {
 	return f
 }
 
+// TestRelieveCountsFlows: what the moves before brought to a host is in what it moves.
+func TestRelieveCountsFlows(t *testing.T) {
+	s := newFleet().host("esx-1", 36, 50).vm("c", "esx-1", 10, 10).vm("d", "esx-1", 16, 10).host("esx-2", 0, 0).host("esx-3", 20, 0).snapshot()
+	d := Observed(s)
+	d.Flows = map[inventory.ID]Flow{vmID("c"): {DiskBytesPerSecond: 30}, vmID("d"): {DiskBytesPerSecond: 30}}
+	p := ceiling
+	for disk, want := range map[float64]string{0: "d>esx-2 c>esx-2", 50: "d>esx-2 c>esx-3"} {
+		p.HostFlow.DiskBytesPerSecond = disk
+		var moves []string
+		for _, m := range Relieve(s, d, hostID("esx-1"), Goal{CPURatio: 0.28}, p).Moves {
+			moves = append(moves, m.Name+">"+m.To.Ref)
+		}
+		if got := strings.Join(moves, " "); got != want {
+			t.Errorf("with %g a second to or from disks: %s, want %s", disk, got, want)
+		}
+	}
+}
+
 func BenchmarkRelieve(b *testing.B) {
 	s := bigFleet(64, 40).snapshot()
 	d := Observed(s)
