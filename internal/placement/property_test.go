@@ -33,7 +33,7 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 		rules = append(rules, r)
 	}
 	f := newFleet(rules...).nets("net-0", "net-1", "net-2")
-	networks := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"net-0", "net-1", "net-2", "not listed"}), 0, 4, rapid.ID[string])
+	networks := []string{"net-0", "net-1", "net-2", "not listed"}
 	wired := rapid.IntRange(0, 3).Draw(t, "wired") == 3
 	p := Policy{Ceiling: rapid.Float64Range(0.3, 1).Draw(t, "ceiling"), Incoming: map[inventory.ID][]inventory.ID{}, Frozen: map[inventory.ID]string{}}
 	for h := range hosts {
@@ -47,7 +47,8 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 				host.MemoryBytes = 0
 			}
 			if wired && rapid.Bool().Draw(t, "networks known") {
-				having(networks.Draw(t, "networks")...)(host)
+				lacks := rapid.IntRange(0, len(networks)-1).Draw(t, "lacks")
+				having(slices.Delete(slices.Clone(networks), lacks, lacks+1)...)(host)
 			}
 		})
 		if rarely("no host sample") {
@@ -65,7 +66,7 @@ func anyFleet(t *rapid.T) (*inventory.Snapshot, Policy, Goal) {
 			}
 			v.Template = rarely("template")
 			if wired && rapid.Bool().Draw(t, "attached") {
-				attached(networks.Draw(t, "networks of the VM")...)(v)
+				attached(rapid.SampledFrom(networks).Draw(t, "network"))(v)
 			}
 		})
 		f.sets(vm(n), inventory.VMCPUContention, load("contention", 0.4))
