@@ -149,7 +149,7 @@ func (a *App) rebalance(
 		return proposal{}, err
 	}
 	c := placement.Plan(snap, demand, want, policy)
-	p := proposalOf(c, tip.Object)
+	p := proposalOf(c)
 	switch far := c.Apart != nil && !(c.Apart.After <= want.Apart); {
 	case policy.Fill && len(p.moves) == 0:
 		p.why = "every host that runs VMs is needed, and none is crowded"
@@ -189,14 +189,8 @@ func (a *App) course(want placement.Rebalance) (placement.Rebalance, error) {
 // may have been made long before its last move ended.
 const lookBack = 6 * time.Hour
 
-// proposalOf is a course of moves within a cluster.
-func proposalOf(c placement.Course, cluster inventory.ID) proposal {
-	p := proposal{left: c.Left, apart: c.Apart}
-	for _, k := range c.Kept {
-		if k.Cluster == cluster {
-			p.kept = append(p.kept, k)
-		}
-	}
+func proposalOf(c placement.Course) proposal {
+	p := proposal{left: c.Left, apart: c.Apart, kept: c.Kept}
 	for n, wave := range c.Waves {
 		for _, step := range wave {
 			p.moves = append(p.moves, proposed{Step: step, Wave: n})
@@ -230,7 +224,7 @@ func (a *App) request(
 	if err != nil {
 		return proposal{}, err
 	}
-	p := proposalOf(placement.Plan(snap, demand, want, policy), h.Cluster)
+	p := proposalOf(placement.Plan(snap, demand, want, policy))
 	switch {
 	case len(p.left) > 0:
 		p.why = fmt.Sprintf("%d of its VMs stay: %s, %s", len(p.left), p.left[0].Name, p.left[0].Why)

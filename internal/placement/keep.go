@@ -57,7 +57,7 @@ const (
 	boundFor
 )
 
-// keepers are made of the clusters that a reserve is asked of. A host that is to be emptied is one that will not be there: it takes no
+// keepers are made of the clusters that the plan is of and a reserve is asked of. A host that is to be emptied is one that will not be there: it takes no
 // restart from the first move on.
 func (c *scene) keepers(d Demand, p Policy) {
 	c.reserves = map[inventory.ID]*keeper{}
@@ -72,7 +72,7 @@ func (c *scene) keepers(d Demand, p Policy) {
 	}
 	p.Restricted = restricted
 	for id, a := range p.Reserves {
-		if a != nil && a.Reserve > 0 {
+		if a != nil && a.Reserve > 0 && (c.want.Cluster.IsZero() || id == c.want.Cluster) {
 			c.reserves[id] = keep(Ask(c.snap, d, id, a.Reserve, p), a)
 		}
 	}

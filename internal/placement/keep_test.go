@@ -169,8 +169,13 @@ func TestPlanKeepsTheReserve(t *testing.T) {
 }
 
 func planKeeps(t *testing.T, s *inventory.Snapshot) {
-	p := Policy{Ceiling: 1, Reserves: map[inventory.ID]*Admission{clusterID: {Reserve: 1, Answer: Unknown}}}
-	c := planOf(s, Rebalance{Evacuate: []inventory.ID{hostID("a")}, Only: true}, p)
+	p := Policy{Ceiling: 1, Reserves: map[inventory.ID]*Admission{
+		clusterID: {Reserve: 1, Answer: Unknown}, id(inventory.KindCluster, "other"): {Reserve: 1, Answer: Unknown},
+	}}
+	c := planOf(s, Rebalance{Evacuate: []inventory.ID{hostID("a")}, Only: true, Cluster: clusterID}, p)
+	if len(c.Kept) != 1 {
+		t.Errorf("it tells of the reserves of other clusters: %+v", c.Kept)
+	}
 	if moves := slices.Concat(c.Waves...); len(moves) != 2 || len(c.Left) != 2 {
 		t.Fatalf("%d moves, left %+v: 100 GiB are all that b and c can hold if one may fail", len(moves), c.Left)
 	}
