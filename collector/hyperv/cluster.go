@@ -114,19 +114,19 @@ func (c *cluster) install(y *cycle) ([]inventory.SampleSet, error) {
 	} else if n.host != nil {
 		h.Version = n.host.Version
 	}
-	was := n.views
+	was, met := n.views, n.host != nil
 	n.host, n.dns, n.views, n.up, n.polled, n.free, n.notLive = &h, n.computer.dns, y.read.vms, true, y.at, 0, n.off
 	if s := y.read.system; s != nil && s.free != nil {
 		n.free = *s.free
 	}
 	fresh := false
 	for id, v := range n.views {
-		d, known := n.details[id]
-		fresh = fresh || !known
-		if m := c.vms[id]; !known && m != nil { // it came from another host, and is what it was there until this one has told of it
-			d = n.detail(id)
-			*d = m.detail
-			d.notLive, d.asked, d.refusals = "", time.Time{}, 0
+		d, m := n.details[id], c.vms[id]
+		fresh = fresh || d == nil
+		if m != nil && (d == nil || met && was[id] == nil) { // it came from another host, and is what it was there as far as this one has not told of it
+			d, fresh = n.detail(id), true
+			d.fill(&m.detail)
+			n.plug(c, id, m.last.Networks)
 		}
 		if d != nil {
 			v.detail = *d
@@ -141,6 +141,9 @@ func (c *cluster) install(y *cycle) ([]inventory.SampleSet, error) {
 		c.dirty[id] = true
 	}
 	maps.DeleteFunc(n.details, func(id string, _ *detail) bool { return n.views[id] == nil })
+	maps.DeleteFunc(n.plugged, func(id string, _ []string) bool { return n.views[id] == nil })
+	maps.DeleteFunc(n.missed, func(id string, _ bool) bool { return n.views[id] == nil })
+	maps.DeleteFunc(n.settled, func(id string, _ bool) bool { return n.views[id] == nil })
 	for id, m := range c.vms {
 		if !m.missing.IsZero() {
 			c.dirty[id] = true
@@ -205,6 +208,18 @@ func (n *node) attached(c *cluster, id string) (ids []inventory.ID) {
 	}
 	slices.SortFunc(ids, func(a, b inventory.ID) int { return cmp.Compare(a.Ref, b.Ref) })
 	return ids
+}
+
+// plug attaches a VM that comes from another host to the host's networks that it was attached to there, until the host has told.
+func (n *node) plug(c *cluster, id string, networks []inventory.ID) {
+	if n.plugged == nil || n.plugged[id] != nil {
+		return
+	}
+	for to, name := range n.switches {
+		if slices.Contains(networks, c.network(name)) {
+			n.plugged[id] = append(n.plugged[id], to)
+		}
+	}
 }
 
 // networks are the virtual switches of all hosts, called as the first of them calls it.

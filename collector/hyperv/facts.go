@@ -97,8 +97,10 @@ func (n *node) takeMigration(rows []winrm.Instance) {
 }
 
 func (n *node) takeSettings(rows []winrm.Instance) {
+	n.settled = make(map[string]bool, len(rows))
 	for _, r := range rows {
 		if id := guid(r.Text("VirtualSystemIdentifier")); id != "" {
+			n.settled[id] = true
 			n.detail(id).uuid = guid(r.Text("BIOSGUID"))
 		}
 	}
@@ -186,12 +188,19 @@ func (n *node) takeSwitches(rows []winrm.Instance) {
 const notConnected = 3
 
 // takeConnections takes the switches that VMs' adapters are plugged into. Which one is told by its path, and an adapter that takes any of
-// a pool tells none.
+// a pool tells none. Of a VM that comes or goes meanwhile nothing is told: it has no adapter only if that is so twice, with settings there.
 func (n *node) takeConnections(rows []winrm.Instance) {
+	before := n.plugged
 	n.plugged = map[string][]string{}
 	for _, r := range rows {
 		id := guidWithin(r.Text("InstanceID"))
-		if state, _ := r.Uint("EnabledState"); id == "" || state == notConnected {
+		if id == "" {
+			continue
+		}
+		if n.plugged[id] == nil {
+			n.plugged[id] = []string{}
+		}
+		if state, _ := r.Uint("EnabledState"); state == notConnected {
 			continue
 		}
 		v, _ := r.Get("HostResource")
@@ -202,6 +211,13 @@ func (n *node) takeConnections(rows []winrm.Instance) {
 			}
 		}
 	}
+	missed := map[string]bool{}
+	for id, to := range before {
+		if n.plugged[id] == nil && !(n.missed[id] && n.settled[id]) {
+			n.plugged[id], missed[id] = to, n.settled[id]
+		}
+	}
+	n.missed = missed
 }
 
 // takeExchange reads what guests tell their host. Every item is XML that the guest may have had a hand in.

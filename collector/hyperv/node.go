@@ -1,6 +1,7 @@
 package hyperv
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/protip/protip/internal/inventory"
@@ -29,6 +30,8 @@ type node struct {
 	disks    map[string]string   // GUID by the name that counters have for the disk; "" where two VMs have it
 	switches map[string]string   // names of virtual switches by GUID; nil if not known
 	plugged  map[string][]string // by the VM's GUID, those of switches; nil if not known
+	missed   map[string]bool     // VMs of settled that nothing was told of when plugged was
+	settled  map[string]bool     // VMs that it has settings of, as it last told: one that arrives has none yet
 	off      bool                // live migration is switched off
 	checked  int                 // how many VMs were asked whether they could move
 
@@ -52,7 +55,7 @@ func newNode(opts winrm.Options, addr string) *node {
 func (n *node) dial() (err error) {
 	n.client, err = winrm.New(n.opts)
 	n.known, n.hung, n.skip, n.habits, n.facts = false, false, 0, map[*query]*habit{}, nil
-	n.details, n.disks, n.switches, n.plugged = map[string]*detail{}, map[string]string{}, nil, nil
+	n.details, n.disks, n.switches, n.plugged, n.missed, n.settled = map[string]*detail{}, map[string]string{}, nil, nil, nil, nil
 	for _, f := range facts {
 		n.facts = append(n.facts, &fact{query: f.query, take: f.take, perVM: f.perVM})
 	}
@@ -102,6 +105,23 @@ type detail struct {
 	notLive          string    // why it could not be moved, as the last check said
 	asked            time.Time // whether it could be moved
 	refusals         int       // checks in a row that said so
+}
+
+// fill takes from what another host told what is not known here, but for whether it could be moved from there.
+func (d *detail) fill(from *detail) {
+	d.uuid, d.vcpus = cmp.Or(d.uuid, from.uuid), cmp.Or(d.vcpus, from.vcpus)
+	if d.memory == 0 {
+		d.memory, d.reserved = from.memory, from.reserved
+	}
+	if d.macs == nil {
+		d.macs = from.macs
+	}
+	if d.volumes == nil {
+		d.volumes = from.volumes
+	}
+	if d.hostname == "" && d.ip == "" && d.os == "" {
+		d.hostname, d.ip, d.os = from.hostname, from.ip, from.os
+	}
 }
 
 // fact is a query that is asked every five minutes.
