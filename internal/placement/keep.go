@@ -153,6 +153,9 @@ func Bears(s *inventory.Snapshot, d Demand, vm, to inventory.ID, p Policy) (why 
 			if w < 0 || w == v || c.vms[w].host == h {
 				continue
 			}
+			if _, claim, _ := c.moving(w); claim >= 0 && k.q.joined[claim] {
+				return "", false
+			}
 			if why := c.begins(w, h); why != "" {
 				return fmt.Sprintf("with %s on its way to %s: %s", c.vms[w].name, c.hosts[h].host.Name, why), true
 			}

@@ -195,6 +195,7 @@ func planKeeps(t *testing.T, s *inventory.Snapshot) {
 func TestBears(t *testing.T) {
 	s := tight(func(*inventory.Host) {})
 	joined := tight(func(*inventory.Host) {}, inventory.Rule{Name: "pair", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a0"), vmID("a1")}})
+	others := tight(func(*inventory.Host) {}, inventory.Rule{Name: "pair", Kind: inventory.Affinity, Enabled: true, Mandatory: true, VMs: []inventory.ID{vmID("a1"), vmID("a2")}})
 	reserve := map[inventory.ID]*Admission{clusterID: {Reserve: 1, Answer: Unknown}}
 	emptied := map[inventory.ID]string{hostID("a"): "it is being emptied"}
 	both := map[inventory.ID][]inventory.ID{hostID("b"): {vmID("a1"), vmID("a0")}, hostID("c"): {vmID("a2")}}
@@ -214,8 +215,9 @@ func TestBears(t *testing.T) {
 			true,
 			"with a3 on its way to b: cluster prod would not keep its reserve",
 		},
-		"joined":  {joined, Policy{Reserves: reserve}, false, ""},
-		"unknown": {s, Policy{Reserves: map[inventory.ID]*Admission{id(inventory.KindCluster, "other"): {Reserve: 1}}}, false, ""},
+		"joined":              {joined, Policy{Reserves: reserve}, false, ""},
+		"beside a joined one": {others, Policy{Reserves: reserve, Incoming: both}, false, ""},
+		"unknown":             {s, Policy{Reserves: map[inventory.ID]*Admission{id(inventory.KindCluster, "other"): {Reserve: 1}}}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			why, asked := Bears(tt.s, Observed(tt.s), vmID("a0"), hostID("b"), tt.p)
