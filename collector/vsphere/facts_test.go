@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -467,7 +468,7 @@ func TestWordsOfPeople(t *testing.T) {
 	if !tagged(prod, test)() || !w.up("vc") {
 		t.Error("an answer that did not come took tags away")
 	}
-	if _, err := w.faults.count("tags"); !strings.Contains(err.Error(), "session.create") || strings.Contains(err.Error(), "secret") {
+	if _, err := w.faults.count("tags"); !regexp.MustCompile(`(session\.create|tagging\.\w+\.\w+): `).MatchString(err.Error()) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("the fault says %v", err)
 	}
 	// A reconnect while it fails takes nothing away either, not even for a moment.

@@ -121,7 +121,7 @@ func TestFaults(t *testing.T) {
 			a.eventually(10*time.Second, "the first", func() bool { _, ok := a.fleet.Snapshot().VM(id); return ok })
 			c.DestroyVM(id)
 			return lift
-		}, interval, 1, 20 * time.Second, 0},
+		}, interval, 1, 40 * time.Second, float64(len(counted) * vms)}, // a look at the counters may fall into the new log-in
 		{"connections cut", below(sim.HTTPFault{Method: "*", Times: 4, Break: 300}), interval, 3, 40 * time.Second, vms},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
